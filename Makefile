@@ -1,0 +1,101 @@
+# One command per developer action; continuous integration runs the same ones. Needs GNU make 3.81 or later.
+#
+#   make setup PYTHON=python3.12       another Python for the new environment
+#   make setup VENV=/path/to/env       another place, or an environment that is there already
+
+VENV ?= .venv
+PYTHON ?= python3
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONSTRAINTS := $(VENV)/constraints.txt
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## create .venv and install everything (first time: 3 GB, a few minutes)
+	@echo "Ready: $(BIN)/python"
+
+demo: $(STAMP) ## train on synthetic images on the CPU, into output/demo
+	$(BIN)/python tools/demo.py --output output/demo
+
+test: $(STAMP) ## the tests that take seconds
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP) ## all tests, also those that are slow, need the network or a GPU
+	$(BIN)/python -m pytest -m ""
+
+lint: $(STAMP) ## complain about style
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+
+format: $(STAMP) ## mend what can be mended
+	$(BIN)/python -m ruff check --fix-only
+	$(BIN)/python -m ruff format
+
+clean: ## remove caches and build files; keeps .venv, output and data sets
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .coverage htmlcov
+	find rethink_pretrain tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+# Fails with one line where `setup` could not end well.
+define check_python
+import sys
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    where = "%s is Python %d.%d" % (sys.executable, sys.version_info[0], sys.version_info[1])
+    sys.exit("error: %s; 3.10 to 3.13 is needed. Name one: make setup PYTHON=python3.12 VENV=.venv" % where)
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("error: this Python cannot make virtual environments. Debian, Ubuntu: apt install python3-venv")
+endef
+
+# A torch that is installed already, for example for one CUDA version or without CUDA, wins over the lock.
+define write_constraints
+import sys
+from importlib import metadata
+found = {d.metadata["Name"]: d.version for n in ("torch", "torchvision") for d in metadata.distributions(name=n)}
+with open("requirements.lock") as lock:
+    lines = lock.readlines()
+if found:
+    print("      left alone: " + ", ".join("%s %s" % pair for pair in found.items()))
+    lines = [line for line in lines if not line.startswith(("torch==", "torchvision=="))]
+    lines += ["%s==%s\n" % pair for pair in found.items()]
+with open(sys.argv[1], "w") as constraints:
+    constraints.writelines(lines)
+endef
+
+define check_torch
+import sys
+try:
+    import torch, torchvision
+    torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+except Exception as error:
+    sys.exit("error: torch and torchvision do not work together (%s). Install both from the same place." % error)
+endef
+
+export check_python write_constraints check_torch
+
+# The stamp is written last: a step that fails leaves none, and the next `make` goes on from there.
+# pip stays as it is: what comes with Python 3.10 to 3.13 does all this, while 26.3 refuses Detectron2's archive
+# (tools/install_detectron2.py explains).
+$(STAMP): setup.py requirements.lock tools/install_detectron2.py
+	@echo "[1/4] virtual environment $(VENV)"
+	@python="$(BIN)/python"; [ -x "$$python" ] || python="$(PYTHON)"; \
+	  command -v "$$python" > /dev/null || { echo "error: no $$python here. Name one: make setup PYTHON=..."; exit 1; }; \
+	  "$$python" -c "$$check_python"
+	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv "$(VENV)"
+	@$(PIP) --version > /dev/null 2>&1 || $(BIN)/python -m ensurepip > /dev/null
+	@$(PIP) install -q "setuptools>=77" wheel
+	@echo "[2/4] torch and torchvision"
+	@$(BIN)/python -c "$$write_constraints" $(CONSTRAINTS)
+	@if [ -t 1 ]; then quiet=; else quiet=-q; fi; $(PIP) install $$quiet -c $(CONSTRAINTS) torch torchvision
+	@$(BIN)/python -c "$$check_torch"
+	@echo "[3/4] rethink_pretrain and its requirements"
+	@$(PIP) install -q --no-build-isolation -c $(CONSTRAINTS) -e ".[test]"
+	@echo "[4/4] Detectron2"
+	@$(BIN)/python tools/install_detectron2.py
+	@touch $@

@@ -1,0 +1,370 @@
+"""A toy detection set in COCO's format: made in seconds, learned in minutes, hard in COCO's ways.
+
+Eight categories of textured shapes (`toy_render`) lie on textured backgrounds. The set has what breaks a
+detection pipeline in real data: occluded, touching, truncated and tiny objects, several polygons for one
+object, crowds as RLE, pictures without any object, portrait and landscape formats, and category ids that
+start at 1.
+
+Segmentation, box and area describe the *visible* region, as in COCO. Every picture depends on nothing but
+(image size, seed, split, its index), so the bytes are the same for any number of workers.
+"""
+
+import contextlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import shapely
+from PIL import Image
+
+from rethink_pretrain.data.datasets.toy_render import (
+    CATEGORIES,
+    ToyObject,
+    coverage,
+    draw_object,
+    finish,
+    sample_background,
+    sample_object,
+    window,
+)
+from rethink_pretrain.errors import UserError
+
+GENERATOR = "rethink_pretrain toy detection set"
+VERSION = 1  # raise it whenever the same arguments give other bytes
+SPLITS = ("train", "val")
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
+IN_PROGRESS = "in_progress.json"  # there from before the first picture until after the last json
+
+OBJECT_COUNTS = (0.04, 0.19, 0.21, 0.19, 0.15, 0.12, 0.10)  # probabilities of 0 to 6 objects
+LARGEST, SMALLEST, TINIEST = 1 / 2.2, 1 / 12, 1 / 26  # object sizes as shares of the image's long side
+MIN_OBJECT_SIZE = 4.5  # px
+TINY_SHARE = 0.08
+TOUCHING_SHARE = 0.15
+CROWD_SHARE = 0.08
+MIN_CROWD = 5
+PLACING_TRIES = 12
+MIN_VISIBLE = 0.3  # share of the full silhouette
+MIN_PART_AREA = 2.0  # px^2; smaller splinters of an occluded object are not annotated
+MIN_AREA = 8.0  # px^2
+JPEG = {"quality": 92, "subsampling": 0}  # full colour resolution: the finest textures have periods of 4 px
+
+
+def visible_parts(
+    outline: np.ndarray, covered: shapely.Geometry, frame: shapely.Geometry
+) -> list[np.ndarray]:
+    """Polygons (P, 2) in px, rounded to 0.01, of what `covered` and the image's `frame` leave of `outline`.
+
+    Empty if too little is left to ask a detector for it, or if something in front would punch a hole, which
+    COCO's polygons cannot say.
+    """
+    full = shapely.Polygon(outline)
+    region = full.intersection(frame).difference(covered)
+    parts = [part for part in shapely.get_parts(region) if part.area >= MIN_PART_AREA]
+    area = sum(part.area for part in parts)
+    if area < max(MIN_AREA, MIN_VISIBLE * full.area) or any(part.interiors for part in parts):
+        return []
+    rounded = [np.round(shapely.get_coordinates(part), 2) for part in parts]
+    # The ring's last point repeats its first; rounding makes a few more neighbours equal.
+    return [points[1:][(points[1:] != points[:-1]).any(axis=1)] for points in rounded]
+
+
+def _sample_size(rng: np.random.Generator, image_size: int) -> float:
+    """Object size in px: log-uniform between the smallest and the largest, now and then tiny."""
+    low, high = (TINIEST, SMALLEST) if rng.random() < TINY_SHARE else (SMALLEST, LARGEST)
+    return max(MIN_OBJECT_SIZE, image_size * np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _moved_to_touch(rng: np.random.Generator, obj: ToyObject, other: ToyObject) -> ToyObject:
+    """`obj` moved to a random side of `other` so that their silhouettes meet without overlapping."""
+    angle = rng.uniform(0, 2 * np.pi)
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    obj = obj.moved(other.center + direction * (obj.size + other.size) - obj.center)
+    gap = shapely.shortest_line(shapely.Polygon(obj.outline), shapely.Polygon(other.outline))
+    start, end = np.asarray(gap.coords)
+    return obj.moved(end - start)
+
+
+def _place_objects(
+    rng: np.random.Generator, frame: shapely.Geometry, image_size: int, background: np.ndarray
+) -> list[tuple[ToyObject, list[np.ndarray]]]:
+    """Objects with their visible parts, front to back: a new one goes behind and leaves the others alone."""
+    width, height = frame.bounds[2:]
+    placed: list[tuple[ToyObject, list[np.ndarray]]] = []
+    covered = shapely.Polygon()
+    for _ in range(rng.choice(len(OBJECT_COUNTS), p=OBJECT_COUNTS)):
+        for _ in range(PLACING_TRIES):
+            size = _sample_size(rng, image_size)
+            center = rng.uniform(0.3 * size, np.array([width, height]) - 0.3 * size)
+            obj = sample_object(rng, int(rng.integers(1, len(CATEGORIES) + 1)), center, size, background)
+            if placed and rng.random() < TOUCHING_SHARE:
+                obj = _moved_to_touch(rng, obj, placed[int(rng.integers(len(placed)))][0])
+            parts = visible_parts(obj.outline, covered, frame)
+            if parts:
+                placed.append((obj, parts))
+                covered = covered.union(shapely.Polygon(obj.outline))
+                break
+    return placed
+
+
+def _place_crowd(
+    rng: np.random.Generator,
+    placed: list[ToyObject],
+    frame: shapely.Geometry,
+    image_size: int,
+    background: np.ndarray,
+) -> list[ToyObject]:
+    """A cluster of tiny objects of one category in free space; empty if there is no room for `MIN_CROWD`."""
+    category_id = int(rng.integers(1, len(CATEGORIES) + 1))
+    middle = rng.uniform(0.2, 0.8, size=2) * frame.bounds[2:]
+    covered = shapely.union_all([shapely.Polygon(obj.outline) for obj in placed])
+    members = []
+    for _ in range(int(rng.integers(12, 30))):
+        size = max(MIN_OBJECT_SIZE, image_size * rng.uniform(TINIEST, 1.6 * TINIEST))
+        center = middle + rng.uniform(-0.14, 0.14, size=2) * image_size
+        member = sample_object(rng, category_id, center, size, background)
+        silhouette = shapely.Polygon(member.outline)
+        if frame.contains(silhouette) and not covered.intersects(silhouette):
+            members.append(member)
+            covered = covered.union(silhouette)
+    return members if len(members) >= MIN_CROWD else []
+
+
+def polygon_annotation(category_id: int, parts: list[np.ndarray]) -> dict:
+    """COCO's annotation of one object, without ids; box and area follow from the polygons `parts` (P, 2)."""
+    points = np.concatenate(parts)
+    (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+    return {
+        "segmentation": [part.ravel().tolist() for part in parts],
+        "area": round(float(sum(shapely.Polygon(part).area for part in parts)), 2),
+        "iscrowd": 0,
+        "bbox": [round(float(value), 2) for value in (x0, y0, x1 - x0, y1 - y0)],
+        "category_id": category_id,
+    }
+
+
+def uncompressed_rle(mask: np.ndarray) -> dict:
+    """COCO's run lengths of a boolean mask (H, W): down the columns, the first run is of zeros."""
+    flat = np.concatenate([[False], mask.ravel(order="F")])
+    starts = np.flatnonzero(flat[1:] != flat[:-1])
+    runs = np.diff(np.concatenate([[0], starts, [mask.size]]))
+    return {"counts": runs.tolist(), "size": list(mask.shape)}
+
+
+def crowd_annotation(members: list[ToyObject], height: int, width: int) -> dict:
+    """COCO's annotation, without ids, of a crowd as the union of its members' pixels."""
+    mask = np.zeros((height, width), dtype=bool)
+    for member in members:
+        x0, y0, x1, y1 = window(member.outline, height, width)
+        mask[y0:y1, x0:x1] |= coverage(member.outline, x0, y0, x1, y1) >= 0.5
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    x, y = int(columns[0]), int(rows[0])
+    return {
+        "segmentation": uncompressed_rle(mask),
+        "area": float(mask.sum()),
+        "iscrowd": 1,
+        "bbox": [float(x), float(y), float(columns[-1] + 1 - x), float(rows[-1] + 1 - y)],
+        "category_id": members[0].category_id,
+    }
+
+
+def make_scene(seed: int, split: int, index: int, image_size: int) -> tuple[Image.Image, list[dict]]:
+    """Picture `index` of split 0 (train) or 1 (val), and its annotations without ids.
+
+    `image_size` is the long side in px; the short side is 3/4, 7/8 or all of it.
+    """
+    rng = np.random.default_rng([seed, split, index])
+    short_side = round(image_size * rng.choice((1.0, 0.875, 0.75)))
+    height, width = (image_size, short_side) if rng.random() < 0.5 else (short_side, image_size)
+    frame = shapely.box(0, 0, width, height)
+    canvas, background = sample_background(rng, height, width)
+    placed = _place_objects(rng, frame, image_size, background)
+    objects = [obj for obj, _ in placed]
+    wants_crowd = rng.random() < CROWD_SHARE
+    crowd = _place_crowd(rng, objects, frame, image_size, background) if wants_crowd else []
+    for obj in itertools.chain(crowd, reversed(objects)):
+        draw_object(canvas, obj)
+    annotations = [polygon_annotation(obj.category_id, parts) for obj, parts in placed]
+    if crowd:
+        annotations.append(crowd_annotation(crowd, height, width))
+    return finish(rng, canvas), annotations
+
+
+def _write_scene(task: tuple[str, int, int, int, int]) -> tuple[dict, list[dict]]:
+    """Write one picture; COCO's image record and its annotations, whose own ids the parent gives."""
+    output, seed, split, index, image_size = task
+    image, annotations = make_scene(seed, split, index, image_size)
+    name = f"{index + 1:06d}.jpg"
+    image.save(Path(output, SPLITS[split], name), **JPEG)
+    record = {"id": index + 1, "file_name": name, "height": image.height, "width": image.width}
+    return record, [{**annotation, "image_id": record["id"]} for annotation in annotations]
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches the whole process group; the parent alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _mapper(num_workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator]]:
+    """An ordered, lazy `map` over `num_workers` processes; with one, the plain `map`."""
+    if num_workers == 1:
+        yield map
+        return
+    # A fork starts at once, while a fresh interpreter would first import our package and with it torch and
+    # Detectron2 for seconds. It is safe here: the workers use numpy, shapely and PIL alone, no threads and no
+    # accelerator. On macOS system libraries do not survive a fork.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_ignore_interrupts)
+    try:
+        yield lambda function, tasks: pool.map(function, tasks, chunksize=4)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write_json(path: Path, content: dict) -> None:
+    """Write `path` whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _read_info(path: Path) -> dict | None:
+    """The `info` of a json file of ours; None if there is no such thing."""
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))["info"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return info if isinstance(info, dict) and info.get("generator") == GENERATOR else None
+
+
+def _is_complete(output: Path, info: dict) -> bool:
+    """Whether `output` holds the whole set that `info` describes.
+
+    Raises `UserError` if it holds anything else than that set or a part of it.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return False
+    found = [_read_info(output / name) for name in (IN_PROGRESS, *(f"{split}.json" for split in SPLITS))]
+    known = [other for other in found if other is not None]
+    if not known:
+        raise UserError(f"{output} is not an empty folder and not a toy set; choose another --output.")
+    for other in known:
+        if other != info:
+            there = ", ".join(f"{key}={other.get(key)}" for key in info if key != "generator")
+            raise UserError(
+                f"{output} holds a toy set with {there}; choose another --output or delete that folder."
+            )
+    pictures = [sum(1 for _ in (output / split).glob("*.jpg")) for split in SPLITS]
+    all_there = pictures[0] >= info["num_train"] and pictures[1] >= info["num_val"]
+    return found == [None, info, info] and all_there
+
+
+def _usable_cores() -> int:
+    """Cores this process may use, which a container or a scheduler may have cut down; macOS cannot say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _check_arguments(num_train: int, num_val: int, image_size: int, seed: int, num_workers: int) -> None:
+    if not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
+        raise UserError(f"The image size must be {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} px, got {image_size}.")
+    for name, value, least in (
+        ("training images", num_train, 0),
+        ("validation images", num_val, 0),
+        ("seed", seed, 0),
+        ("workers", num_workers, 1),
+    ):
+        if value < least:
+            raise UserError(f"At least {least} is needed for {name}, got {value}.")
+
+
+def _write_split(
+    output: Path, split: int, num_images: int, info: dict, run_map: Callable, report: Callable[[], None]
+) -> dict:
+    """Draw one split and return its COCO document, annotation ids counted from 1."""
+    (output / SPLITS[split]).mkdir(exist_ok=True)
+    images, annotations = [], []
+    tasks = [(str(output), info["seed"], split, index, info["image_size"]) for index in range(num_images)]
+    for record, found in run_map(_write_scene, tasks):
+        images.append(record)
+        annotations += [
+            {"id": len(annotations) + i, **annotation} for i, annotation in enumerate(found, start=1)
+        ]
+        report()
+    return {
+        "info": info,
+        "licenses": [{"id": 1, "name": "Drawn by a program, free for any use", "url": ""}],
+        "images": images,
+        "annotations": annotations,
+        "categories": CATEGORIES,
+    }
+
+
+def _write_set(
+    output: Path, info: dict, num_workers: int, progress: Callable[[int, int], None] | None
+) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    _write_json(output / IN_PROGRESS, {"info": info})
+    counts = (info["num_train"], info["num_val"])
+    done = itertools.count(1)
+    report = (lambda: progress(next(done), sum(counts))) if progress else (lambda: None)
+    with _mapper(num_workers) as run_map:
+        documents = [_write_split(output, split, counts[split], info, run_map, report) for split in range(2)]
+    for split, document in zip(SPLITS, documents, strict=True):
+        _write_json(output / f"{split}.json", document)
+    (output / IN_PROGRESS).unlink()
+
+
+def make_toy_dataset(
+    output: str | Path,
+    num_train: int,
+    num_val: int,
+    image_size: int,
+    seed: int,
+    num_workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict:
+    """Write `output`/{train,val}.json and `output`/{train,val}/*.jpg, unless the same set is already there.
+
+    `num_train` and `num_val` are >= 0; `image_size` is the long side, 64..2048 px; `seed` >= 0; `num_workers`
+    >= 1 processes, by default one per usable core; `progress(done, total)` is called after every picture. An
+    unfinished set with the same arguments is completed. Returns `output`, `already_there`, `images`,
+    `objects`, `crowds` and `seconds`. Raises `UserError` for arguments out of range and for a folder that
+    holds something else.
+    """
+    start = time.perf_counter()
+    num_workers = _usable_cores() if num_workers is None else num_workers
+    _check_arguments(num_train, num_val, image_size, seed, num_workers)
+    output = Path(output)
+    info = {
+        "generator": GENERATOR,
+        "version": VERSION,
+        "seed": seed,
+        "image_size": image_size,
+        "num_train": num_train,
+        "num_val": num_val,
+    }
+    try:
+        already_there = _is_complete(output, info)
+        if not already_there:
+            _write_set(output, info, num_workers, progress)
+    except OSError as error:
+        raise UserError(f"Cannot write the toy set to {output}: {error}.") from error
+    documents = [json.loads((output / f"{split}.json").read_text(encoding="utf-8")) for split in SPLITS]
+    annotations = [annotation for document in documents for annotation in document["annotations"]]
+    crowds = sum(annotation["iscrowd"] for annotation in annotations)
+    return {
+        "output": str(output),
+        "already_there": already_there,
+        "images": num_train + num_val,
+        "objects": len(annotations) - crowds,
+        "crowds": crowds,
+        "seconds": time.perf_counter() - start,
+    }

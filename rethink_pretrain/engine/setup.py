@@ -1,0 +1,84 @@
+"""From a loaded config to a run that may start: folder, data, device, seed, log."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.engine import default_setup
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from ..data import check_datasets, register_toy
+from ..errors import UserError
+
+_HOST_OUTPUT_DIR = "./output"
+
+
+def prepare(cfg: CfgNode, config_file: str, *, resume: bool, eval_only: bool, num_processes: int) -> None:
+    """Fill what depends on the machine and refuse what cannot run; reads no data and writes nothing.
+
+    OUTPUT_DIR, where it is the host's default, becomes `output/<name of the config file>`, because two
+    runs in one folder overwrite each other. Raises `UserError` for missing data, a folder that holds
+    another run, a batch that does not divide by `num_processes`, or more processes than GPUs.
+    """
+    if cfg.OUTPUT_DIR == _HOST_OUTPUT_DIR:
+        cfg.OUTPUT_DIR = f"output/{Path(config_file).stem}"
+    register_datasets(cfg)
+    check_datasets(cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    _check_processes(cfg, num_processes)
+    if not eval_only:
+        _check_output_dir(Path(cfg.OUTPUT_DIR), resume)
+
+
+def register_datasets(cfg: CfgNode) -> None:
+    """Register those of our data sets that `cfg` names. Every process of a run has to call it."""
+    names = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
+    if names & {"toy_train", "toy_val"}:
+        register_toy()
+
+
+def start(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """The host's `default_setup` (log, `config.yaml`, seeds), with our log beside it and a shared seed.
+
+    `config.yaml` keeps MODEL.DEVICE "auto"; the config of this process gets the device it runs on.
+    """
+    cfg.defrost()
+    if cfg.SEED < 0:
+        cfg.SEED = comm.shared_random_seed() % 2**31  # so that run.json can name it
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rethink_pretrain")
+    default_setup(cfg, args)
+    cfg.MODEL.DEVICE = pick_device(cfg.MODEL.DEVICE)
+    cfg.freeze()
+
+
+def pick_device(device: str) -> str:
+    """`device` itself, or for "auto" the GPU where there is one and else the CPU, which the log says."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    logging.getLogger(__name__).warning("No GPU is visible: running on the CPU.")
+    return "cpu"
+
+
+def _check_processes(cfg: CfgNode, num_processes: int) -> None:
+    gpus = torch.cuda.device_count()
+    if cfg.MODEL.DEVICE == "cuda" and gpus == 0:
+        raise UserError("MODEL.DEVICE is cuda, but no GPU is visible. Set it to auto or cpu.")
+    if cfg.SOLVER.IMS_PER_BATCH % num_processes:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide by {num_processes} processes. "
+            f"Set it to a multiple of {num_processes}; the learning rate and schedule follow."
+        )
+
+
+def _check_output_dir(output: Path, resume: bool) -> None:
+    traces = [name for name in ("last_checkpoint", "metrics.json") if (output / name).exists()]
+    if traces and not resume:
+        raise UserError(
+            f"{str(output)!r} already holds a run ({', '.join(traces)}). Continue it with --resume, "
+            "or choose another folder with OUTPUT_DIR."
+        )

@@ -1,0 +1,108 @@
+"""The host's DefaultTrainer with this project's hooks, evaluator and checks."""
+
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from fvcore.nn.precise_bn import get_bn_modules
+
+from .. import compat
+from ..data import check_num_classes
+from ..errors import UserError
+from ..evaluation import build_evaluator
+from .progress import build_progress_writer
+from .run_record import RunRecord
+
+WRITER_PERIOD = 20  # iterations between two rows of metrics.json; the host's value
+
+
+class Trainer(DefaultTrainer):
+    """Trains and evaluates what a resolved config describes."""
+
+    def build_hooks(self) -> list[HookBase]:
+        """In the order in which they run after every iteration."""
+        cfg = self.cfg
+        main = comm.is_main_process()
+        ret = [
+            RunRecord(cfg) if main else None,  # first: a run that fails later has its record
+            hooks.IterationTimer(),
+            hooks.LRScheduler(),
+            self._build_precise_bn(),  # changes the model, so before whatever saves or evaluates it
+            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
+            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),  # if it fails, the checkpoint is there
+            hooks.PeriodicWriter(self.build_writers(), WRITER_PERIOD) if main else None,  # last: sees all
+        ]
+        return [hook for hook in ret if hook is not None]
+
+    def _build_precise_bn(self) -> HookBase | None:
+        if not (self.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model)):
+            return None
+        # A loader of its own, so that training sees the same images with and without it.
+        loader = self.build_train_loader(self.cfg)
+        return hooks.PreciseBN(
+            self.cfg.TEST.EVAL_PERIOD, self.model, loader, self.cfg.TEST.PRECISE_BN.NUM_ITER
+        )
+
+    def _evaluate(self) -> dict[str, Any]:
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def build_writers(self) -> list[EventWriter]:
+        """Progress on the screen, metrics.json, TensorBoard events."""
+        output = self.cfg.OUTPUT_DIR
+        return [
+            build_progress_writer(self.max_iter),
+            JSONWriter(f"{output}/metrics.json"),
+            TensorboardXWriter(output),
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Iteration, hooks and optimizer, on both host versions."""
+        return compat.trainer_state(self, super().state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Also of a checkpoint written by v0.6 itself, which has no optimizer state."""
+        if compat.host_loads_optimizer() and "_trainer" in state_dict:
+            super().load_state_dict(state_dict)
+            return
+        super(DefaultTrainer, self).load_state_dict(state_dict)
+        if "_trainer" in state_dict:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As in the host; weights that cannot be read are a `UserError`."""
+        try:
+            super().resume_or_load(resume)
+        except (OSError, AssertionError) as error:
+            raise UserError(f"Cannot load MODEL.WEIGHTS {self.cfg.MODEL.WEIGHTS!r}: {error}") from None
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        """The host's loader, once the number of categories agrees with the model's."""
+        loader = super().build_train_loader(cfg)
+        check_num_classes(cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        return loader
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
+        """The host's loader, once the number of categories agrees with the model's."""
+        loader = super().build_test_loader(cfg, dataset_name)
+        check_num_classes([dataset_name], cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        return loader
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """The evaluator for the data set's type; its files go to OUTPUT_DIR/inference."""
+        return build_evaluator(cfg, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
+
+
+def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
+    """Metrics of MODEL.WEIGHTS on DATASETS.TEST, or with `resume` of the last checkpoint in OUTPUT_DIR."""
+    model = Trainer.build_model(cfg)
+    DetectionCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    return Trainer.test(cfg, model)

@@ -1,0 +1,206 @@
+"""COCO AP of boxes, masks and keypoints, in which an evaluation without predictions is 0 and not a hole."""
+
+import copy
+import itertools
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+from detectron2.utils.logger import create_small_table
+from faster_coco_eval import COCO, COCOeval_faster
+from tabulate import tabulate
+
+from ..errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# task -> (key in COCO's result format, field of Instances)
+TASKS = {
+    "bbox": ("bbox", "pred_boxes"),
+    "segm": ("segmentation", "pred_masks"),
+    "keypoints": ("keypoints", "pred_keypoints"),
+}
+
+
+class RethinkCOCOEvaluator(COCOEvaluator):
+    """The host's evaluator, with AP by faster-coco-eval.
+
+    Results, in percent: task -> {AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl} and
+    AP-<category>; keypoints have {AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl}. No predictions are
+    AP 0: a detector from random weights starts there. NaN is only what the ground truth leaves undefined,
+    such as APl without large objects. `output_dir` receives coco_instances_results.json; the host's
+    instances_predictions.pth, of the same content, is left out.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] = ("bbox", "segm"),
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        max_dets_per_image: int = 100,
+        kpt_oks_sigmas: Sequence[float] = (),
+    ):
+        """`max_dets_per_image` > 10 is for boxes and masks (keypoints: 20); empty sigmas mean COCO's 17."""
+        if isinstance(tasks, str) or not set(tasks) <= set(TASKS):
+            raise UserError(f"Unknown tasks {tasks!r}. Choose from {sorted(TASKS)}.")
+        if max_dets_per_image <= 10:
+            raise UserError(f"max_dets_per_image is {max_dets_per_image}; AR10 needs more than 10.")
+        super().__init__(
+            dataset_name,
+            tasks,
+            distributed,
+            output_dir,
+            max_dets_per_image=max_dets_per_image,
+            use_fast_impl=False,  # it needs the host's compiled _C
+            kpt_oks_sigmas=kpt_oks_sigmas,
+        )
+        self._coco_api = COCO(self._coco_api.dataset)
+
+    def evaluate(self, img_ids: list[int] | None = None) -> dict[str, dict[str, float]]:
+        """Metrics over `img_ids` (default: all images) on the main process, {} on the others."""
+        predictions = self._predictions
+        if self._distributed:
+            comm.synchronize()
+            predictions = list(itertools.chain.from_iterable(comm.gather(predictions, dst=0)))
+            if not comm.is_main_process():
+                return {}
+        self._results = {}
+        if predictions and "proposals" in predictions[0]:
+            self._eval_box_proposals(predictions)
+        if not predictions or "instances" in predictions[0]:
+            self._eval_predictions(predictions, img_ids)
+        return copy.deepcopy(self._results)
+
+    def _eval_predictions(self, predictions: list[dict], img_ids: list[int] | None = None) -> None:
+        results = self._with_dataset_ids(itertools.chain.from_iterable(p["instances"] for p in predictions))
+        if self._output_dir:
+            PathManager.mkdirs(self._output_dir)
+            with PathManager.open(os.path.join(self._output_dir, "coco_instances_results.json"), "w") as f:
+                json.dump(results, f)
+        if not self._do_evaluation:
+            logger.info("%s has no annotations: predictions are not evaluated.", self._metadata.name)
+            return
+        num_objects = self._count_objects(img_ids)
+        if not num_objects:
+            logger.warning("%s has no objects, or only crowds: all metrics are NaN.", self._metadata.name)
+        elif not results:
+            logger.warning("No predictions on %s: AP is 0.", self._metadata.name)
+        for task in self._tasks:
+            coco_eval = self._run_coco_eval(results, task, img_ids)
+            self._results[task] = self._derive_coco_results(coco_eval, task)
+        self._log_categories(num_objects)
+
+    def _with_dataset_ids(self, results) -> list[dict]:
+        """Results with the json's category ids. New dicts, so that evaluate() can be called again."""
+        to_class = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if to_class is None:  # not loaded yet: this is what the host's load_coco_json is going to set
+            to_class = {i: k for k, i in enumerate(sorted(self._coco_api.getCatIds()))}
+        to_id = {k: i for i, k in to_class.items()}
+        mapped = []
+        for result in results:
+            image_id, k = result["image_id"], result["category_id"]
+            if k not in to_id:
+                raise UserError(
+                    f"A prediction on image {image_id} has class {k}, but {self._metadata.name} has "
+                    f"{len(to_id)} classes, from 0. Set the model's NUM_CLASSES to {len(to_id)}."
+                )
+            mapped.append({**result, "category_id": to_id[k]})
+        return mapped
+
+    def _count_objects(self, img_ids: list[int] | None) -> Counter:
+        """Category id -> number of objects in `img_ids`, without crowds."""
+        image_ids = set(self._coco_api.imgs if img_ids is None else img_ids)
+        objects = (a for a in self._coco_api.anns.values() if not a.get("iscrowd", 0))
+        return Counter(a["category_id"] for a in objects if a["image_id"] in image_ids)
+
+    def _run_coco_eval(self, results: list[dict], task: str, img_ids: list[int] | None) -> COCOeval_faster:
+        key, field = TASKS[task]
+        if any(key not in r for r in results):
+            raise UserError(
+                f"Task {task!r} needs {field} in every prediction. Leave the task out, or predict it."
+            )
+        # The area of a mask decides whether it is small or large, and COCO's code would take that of the box.
+        results = [{k: v for k, v in r.items() if task != "segm" or k != "bbox"} for r in results]
+        gt = self._coco_api
+        dt = gt.loadRes(results) if results else COCO({**gt.dataset, "annotations": []})
+        coco_eval = COCOeval_faster(gt, dt, task, print_function=logger.debug)
+        coco_eval.params.catIds = sorted(gt.getCatIds())
+        if img_ids is not None:
+            coco_eval.params.imgIds = img_ids
+        if task == "keypoints":
+            if self._kpt_oks_sigmas:
+                coco_eval.params.kpt_oks_sigmas = np.array(self._kpt_oks_sigmas)
+            _check_num_keypoints([*gt.anns.values(), *results], len(coco_eval.params.kpt_oks_sigmas))
+        else:
+            coco_eval.params.maxDets = list(self._max_dets_per_image)
+        coco_eval.run()
+        return coco_eval
+
+    def _derive_coco_results(self, coco_eval, iou_type: str, class_names=None) -> dict[str, float]:
+        params = coco_eval.params
+        if iou_type == "keypoints":
+            names = ["AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl"]
+        else:
+            names = ["AP", "AP50", "AP75", "APs", "APm", "APl", *(f"AR{n}" for n in params.maxDets)]
+            names += ["ARs", "ARm", "ARl"]
+        res = {name: _percent(value) for name, value in zip(names, coco_eval.stats, strict=True)}
+        logger.info("%s of %s:\n%s", iou_type, self._metadata.name, create_small_table(res))
+        for category in self._coco_api.dataset["categories"]:
+            # (IoU threshold, recall threshold, category, area range, detections per image)
+            precision = coco_eval.eval["precision"][:, :, params.catIds.index(category["id"]), 0, -1]
+            res["AP-" + category["name"]] = _percent(precision.mean())
+        return res
+
+    def _log_categories(self, num_objects: Counter) -> None:
+        """AP of each category in every task, in the json's order."""
+        rows = [
+            [c["name"], num_objects[c["id"]], *(res["AP-" + c["name"]] for res in self._results.values())]
+            for c in self._coco_api.dataset["categories"]
+        ]
+        headers = ["category", "objects", *(f"{task} AP" for task in self._results)]
+        table = tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f")
+        logger.info("AP per category of %s:\n%s", self._metadata.name, table)
+
+
+def _check_num_keypoints(annotations: list[dict], num_sigmas: int) -> None:
+    found = {len(a["keypoints"]) // 3 for a in annotations if "keypoints" in a}
+    if found - {num_sigmas}:
+        raise UserError(
+            f"Found {sorted(found)} keypoints per object, but {num_sigmas} sigmas. "
+            "Set TEST.KEYPOINT_OKS_SIGMAS, one per keypoint."
+        )
+
+
+def _percent(value: float) -> float:
+    """COCO's -1, undefined by the ground truth, becomes NaN."""
+    return float(value) * 100 if value > -1 else float("nan")
+
+
+EVALUATORS = {"coco": RethinkCOCOEvaluator}
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | None = None) -> COCOEvaluator:
+    """The evaluator of a registered dataset, for the model's tasks. Files go to <OUTPUT_DIR>/inference."""
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind not in EVALUATORS:
+        raise UserError(
+            f"Dataset {dataset_name!r} has evaluator_type {kind!r}. Choose from {sorted(EVALUATORS)}; "
+            "register_coco_instances sets 'coco'."
+        )
+    wanted = {"bbox": True, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+    return EVALUATORS[kind](
+        dataset_name,
+        tasks=tuple(task for task, on in wanted.items() if on),
+        output_dir=output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"),
+        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+    )

@@ -1,0 +1,124 @@
+"""ResNet and ResNeXt for random weights: any registered norm, nothing frozen unless asked for."""
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone import ResNet
+from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
+from torch import nn
+
+from ...errors import UserError
+from ...layers import get_norm_factory
+from ..init import initialize_backbone
+
+_BLOCKS_PER_STAGE = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+_STAGES = ("res2", "res3", "res4", "res5")
+
+
+def build_resnet(
+    depth: int,
+    norm: str,
+    *,
+    in_channels: int = 3,
+    stem_channels: int = 64,
+    res2_channels: int = 256,
+    num_groups: int = 1,
+    width_per_group: int = 64,
+    stride_in_1x1: bool = False,
+    out_features: tuple[str, ...] = _STAGES,
+    freeze_at: int = 0,
+    init: str = "detectron2",
+) -> ResNet:
+    """A ResNet (18, 34, 50, 101, 152) or, with `num_groups` > 1, ResNeXt of the host's classes.
+
+    Takes NCHW images and returns the maps named in `out_features`, of `res2_channels` x 1, 2, 4, 8
+    channels at strides 4, 8, 16, 32. 18 and 34 are made of basic blocks, which know neither groups nor
+    a place for the stride; their usual `res2_channels` is 64. Raises `UserError` for an unknown depth,
+    norm or init, and for groups in a basic block.
+    """
+    if depth not in _BLOCKS_PER_STAGE:
+        raise UserError(f"Unknown MODEL.RESNETS.DEPTH {depth}. Choose from {sorted(_BLOCKS_PER_STAGE)}.")
+    basic = depth < 50
+    if basic and num_groups > 1:
+        raise UserError(f"MODEL.RESNETS.NUM_GROUPS {num_groups} needs a depth of 50 or more, not {depth}.")
+    norm = get_norm_factory(norm)
+    stem = BasicStem(in_channels, stem_channels, norm)
+    stages = []
+    block_channels = stem_channels
+    for index, num_blocks in enumerate(_BLOCKS_PER_STAGE[depth]):
+        block_args = {} if basic else {
+            "bottleneck_channels": num_groups * width_per_group * 2**index,
+            "num_groups": num_groups,
+            "stride_in_1x1": stride_in_1x1,
+        }
+        stages.append(
+            ResNet.make_stage(
+                BasicBlock if basic else BottleneckBlock,
+                num_blocks,
+                stride_per_block=[1 if index == 0 else 2] + [1] * (num_blocks - 1),
+                in_channels=block_channels,
+                out_channels=res2_channels * 2**index,
+                norm=norm,
+                **block_args,
+            )
+        )
+        block_channels = res2_channels * 2**index
+    resnet = ResNet(stem, stages, out_features=list(out_features))
+    add_missing_biases(resnet)
+    initialize_backbone(resnet, init)
+    return resnet.freeze(freeze_at)
+
+
+def add_missing_biases(module: nn.Module) -> None:
+    """Give every convolution that has neither norm nor bias a bias of 0.
+
+    The host's ResNet blocks build their convolutions without bias, whatever the norm.
+    """
+    for conv in module.modules():
+        if isinstance(conv, Conv2d) and conv.norm is None and conv.bias is None:
+            conv.bias = nn.Parameter(torch.zeros(conv.out_channels))
+
+
+@BACKBONE_REGISTRY.register()
+def build_rethink_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+    """`build_resnet` from `cfg.MODEL.RESNETS`, `cfg.MODEL.BACKBONE.FREEZE_AT` and `cfg.RETHINK.INIT`."""
+    resnets = cfg.MODEL.RESNETS
+    if any(resnets.DEFORM_ON_PER_STAGE) or resnets.RES5_DILATION != 1:
+        raise UserError(
+            "build_rethink_resnet_backbone has neither deformable nor dilated convolutions. Take them out "
+            "of MODEL.RESNETS, or use the host's build_resnet_fpn_backbone."
+        )
+    return build_resnet(
+        resnets.DEPTH,
+        resnets.NORM,
+        in_channels=input_shape.channels,
+        stem_channels=resnets.STEM_OUT_CHANNELS,
+        res2_channels=resnets.RES2_OUT_CHANNELS,
+        num_groups=resnets.NUM_GROUPS,
+        width_per_group=resnets.WIDTH_PER_GROUP,
+        stride_in_1x1=resnets.STRIDE_IN_1X1,
+        out_features=tuple(resnets.OUT_FEATURES),
+        freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
+        init=cfg.RETHINK.INIT,
+    )
+
+
+@BACKBONE_REGISTRY.register()
+def build_rethink_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The ResNet with the host's FPN on top: p2 to p5, and p6 by subsampling for the RPN."""
+    return FPN(
+        bottom_up=build_rethink_resnet_backbone(cfg, input_shape),
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=get_norm_factory(cfg.MODEL.FPN.NORM),
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )

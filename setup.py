@@ -1,0 +1,40 @@
+"""Metadata of the package. Versions that were tested together stand in requirements.lock."""
+
+from setuptools import find_packages, setup
+
+TEST = ["pytest", "ruff", "scipy"]
+
+setup(
+    name="rethink-pretrain",
+    version="0.1.0",
+    description="Train Detectron2 detectors from random weights and compare them with pre-trained ones",
+    author="The rethink_pretrain authors",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["rethink_pretrain", "rethink_pretrain.*"]),
+    python_requires=">=3.10,<3.14",
+    # Without detectron2: the package index has none under that name. tools/install_detectron2.py brings it.
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "numpy",
+        "pillow>=10",
+        "fvcore",
+        "iopath",
+        "yacs",
+        "omegaconf",
+        "hydra-core",
+        "cloudpickle",
+        "termcolor",
+        "tabulate",
+        "tqdm",
+        "tensorboard",
+        "pycocotools",
+        "matplotlib",
+        "faster-coco-eval>=1.6",
+        "shapely>=2",
+        "rich",
+        "pyyaml",
+    ],
+    extras_require={"test": TEST, "dev": [*TEST, "pre-commit", "pytest-cov"]},
+)

@@ -1,0 +1,72 @@
+#!/usr/bin/env python
+"""Train or evaluate a detector: python tools/train_net.py --config-file configs/scratch_6x.yaml --num-gpus 8"""
+
+import argparse
+import os
+
+
+def parse_args() -> argparse.Namespace:
+    """The host's flags, and --overlay and --dry-run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a file of configs/")
+    parser.add_argument(
+        "--overlay", action="append", default=[], metavar="NAME", help="merge configs/_overlay/NAME.yaml on top"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and exit")
+    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0")
+    # One port per user: a process left over from an earlier run then shows as "address in use".
+    port = 2**15 + 2**14 + os.getuid() % 2**14
+    parser.add_argument("--dist-url", default=f"tcp://127.0.0.1:{port}", help="where the processes meet")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override config keys")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """One process of the run."""
+    from rethink_pretrain.engine import Trainer, evaluate, start
+
+    cfg = configure(args)
+    start(cfg, args)
+    if args.eval_only:
+        evaluate(cfg, args.resume)
+        return
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(args.resume)
+    trainer.train()
+
+
+def configure(args: argparse.Namespace):
+    """The config of this run, checked against this machine."""
+    from rethink_pretrain.config import load_config
+    from rethink_pretrain.engine import prepare
+
+    cfg = load_config(args.config_file, args.overlay, args.opts)
+    if not args.dry_run:
+        num_processes = args.num_gpus * args.num_machines
+        prepare(
+            cfg, args.config_file, resume=args.resume, eval_only=args.eval_only, num_processes=num_processes
+        )
+    return cfg
+
+
+def main() -> None:
+    """Check everything in this process first, so that a mistake is one line and not one per GPU."""
+    args = parse_args()
+    from detectron2.engine import launch
+
+    from rethink_pretrain.errors import one_line_errors
+
+    with one_line_errors():
+        cfg = configure(args)
+        if args.dry_run:
+            print(cfg.dump(), end="")
+            return
+        launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+
+
+if __name__ == "__main__":
+    main()
