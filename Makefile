@@ -92,7 +92,8 @@ $(STAMP): setup.py requirements.lock tools/install_detectron2.py
 	@$(PIP) install -q "setuptools>=77" wheel
 	@echo "[2/4] torch and torchvision"
 	@$(BIN)/python -c "$$write_constraints" $(CONSTRAINTS)
-	@if [ -t 1 ]; then quiet=; else quiet=-q; fi; $(PIP) install $$quiet -c $(CONSTRAINTS) torch torchvision
+	@quiet=-q; [ ! -t 1 ] || $(PIP) show -q torch 2> /dev/null || quiet=; \
+	  $(PIP) install $$quiet -c $(CONSTRAINTS) torch torchvision
 	@$(BIN)/python -c "$$check_torch"
 	@echo "[3/4] rethink_pretrain and its requirements"
 	@$(PIP) install -q --no-build-isolation -c $(CONSTRAINTS) -e ".[test]"

@@ -205,8 +205,8 @@ model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 """
 
 
-# pip 26.3 began to refuse such archives, even with --no-deps. That is a protection, so this script does not go
-# round it: the user decides.
+# pip 26.3 began to refuse such archives, even with --no-deps. That is a protection, so this script does not
+# go round it: the user decides.
 NEW_PIP_REFUSAL = "cannot declare direct URL dependencies"
 NEW_PIP_ADVICE = f"""\
 From 26.3 on, pip refuses this archive because an optional requirement of it is a web address. Nothing that it

@@ -10,7 +10,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a file of configs/")
     parser.add_argument(
-        "--overlay", action="append", default=[], metavar="NAME", help="merge configs/_overlay/NAME.yaml on top"
+        "--overlay",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="merge configs/_overlay/NAME.yaml on top",
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")

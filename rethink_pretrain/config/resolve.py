@@ -29,8 +29,8 @@ def resolve(cfg: CfgNode) -> None:
         current = cfg.SOLVER[key]
         if current != untouched[key] and current != value:
             raise UserError(
-                f"SOLVER.{key} {current} contradicts RETHINK.SCHEDULE {cfg.RETHINK.SCHEDULE!r}, which makes it "
-                f"{value} at {cfg.SOLVER.IMS_PER_BATCH} images per batch. {_remedy(key)}"
+                f"SOLVER.{key} {current} contradicts RETHINK.SCHEDULE {cfg.RETHINK.SCHEDULE!r}, which makes "
+                f"it {value} at {cfg.SOLVER.IMS_PER_BATCH} images per batch. {_remedy(key)}"
             )
         cfg.SOLVER[key] = value
 
@@ -38,5 +38,5 @@ def resolve(cfg: CfgNode) -> None:
 def _remedy(key: str) -> str:
     references = {"BASE_LR": "RETHINK.REFERENCE_LR", "WARMUP_ITERS": "RETHINK.REFERENCE_WARMUP_ITERS"}
     if key in references:
-        return f"Set {references[key]} (for 16 images) instead, or SCHEDULE to \"\" for a solver set by hand."
+        return f'Set {references[key]} (for 16 images) instead, or SCHEDULE to "" for a solver set by hand.'
     return 'Leave one of them out, or set SCHEDULE to "" for a solver set by hand.'

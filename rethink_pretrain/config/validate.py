@@ -42,8 +42,8 @@ def _check_random_weights(cfg: CfgNode) -> None:
 def _check_solver(cfg: CfgNode) -> None:
     solver = cfg.SOLVER
     first_drop = min(solver.STEPS, default=solver.MAX_ITER)
-    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and solver.WARMUP_ITERS >= first_drop:
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and first_drop <= solver.WARMUP_ITERS:
         raise UserError(
-            f"The warm-up of {solver.WARMUP_ITERS} iterations does not end before the first learning-rate drop "
-            f"at {first_drop}. Shorten it (RETHINK.REFERENCE_WARMUP_ITERS) or train longer."
+            f"The warm-up of {solver.WARMUP_ITERS} iterations does not end before the first learning-rate "
+            f"drop at {first_drop}. Shorten it (RETHINK.REFERENCE_WARMUP_ITERS) or train longer."
         )

@@ -61,6 +61,11 @@ class Trainer(DefaultTrainer):
             TensorboardXWriter(output),
         ]
 
+    def train(self) -> dict[str, Any] | None:
+        """Train to the end; the metrics of the last evaluation, None where there was none."""
+        super().train()
+        return getattr(self, "_last_eval_results", None)
+
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks and optimizer, on both host versions."""
         return compat.trainer_state(self, super().state_dict())

@@ -14,7 +14,7 @@ _TOY_HELP = "or train on the toy set instead (`make demo`, or tools/make_toy_dat
 
 
 def datasets_root() -> Path:
-    """The folder that holds coco/, toy/ and the rest: $DETECTRON2_DATASETS, `datasets` where it is not set."""
+    """The folder that holds coco/, toy/ and the rest: $DETECTRON2_DATASETS, or `datasets` where that is unset."""
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 
 
@@ -86,7 +86,9 @@ def _missing_help(name: str, missing: list[str]) -> str:
     if name.startswith("coco"):
         get = "get COCO 2017 from cocodataset.org (see datasets/README.md)"
     elif name.startswith("toy"):
-        return f"{paths} missing. Make it: python tools/make_toy_dataset.py --output {datasets_root() / 'toy'}"
+        return (
+            f"{paths} missing. Make it: python tools/make_toy_dataset.py --output {datasets_root() / 'toy'}"
+        )
     else:
         get = "see datasets/README.md for the expected folders"
     return f"{paths} missing. {where}, {get}, {_TOY_HELP}."

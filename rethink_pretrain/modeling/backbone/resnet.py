@@ -54,11 +54,15 @@ def build_resnet(
     stages = []
     block_channels = stem_channels
     for index, num_blocks in enumerate(_BLOCKS_PER_STAGE[depth]):
-        block_args = {} if basic else {
-            "bottleneck_channels": num_groups * width_per_group * 2**index,
-            "num_groups": num_groups,
-            "stride_in_1x1": stride_in_1x1,
-        }
+        block_args = (
+            {}
+            if basic
+            else {
+                "bottleneck_channels": num_groups * width_per_group * 2**index,
+                "num_groups": num_groups,
+                "stride_in_1x1": stride_in_1x1,
+            }
+        )
         stages.append(
             ResNet.make_stage(
                 BasicBlock if basic else BottleneckBlock,

@@ -1,0 +1,1 @@
+"""Runs as files: reading and drawing them. Nothing here imports torch or Detectron2."""
