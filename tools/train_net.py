@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate a detector: python tools/train_net.py --config-file configs/scratch_6x.yaml --num-gpus 8"""
+"""Train or evaluate a detector: tools/train_net.py --config-file configs/scratch_6x.yaml --num-gpus 8"""
 
 import argparse
 import os

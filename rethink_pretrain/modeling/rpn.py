@@ -40,7 +40,7 @@ class BatchTopkRPN(RPN):
 
 
 def keep_best_of_batch(proposals: list[Instances], topk: int) -> list[Instances]:
-    """The `topk` proposals of highest `objectness_logits` over all images; equals of the last one stay too."""
+    """The `topk` proposals of highest `objectness_logits` of all images; equals of the last stay too."""
     scores = torch.cat([image.objectness_logits for image in proposals])
     if len(scores) <= topk:
         return proposals

@@ -14,7 +14,7 @@ _TOY_HELP = "or train on the toy set instead (`make demo`, or tools/make_toy_dat
 
 
 def datasets_root() -> Path:
-    """The folder that holds coco/, toy/ and the rest: $DETECTRON2_DATASETS, or `datasets` where that is unset."""
+    """The folder that holds coco/, toy/ and the rest: $DETECTRON2_DATASETS, by default `datasets`."""
     return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
 
 
