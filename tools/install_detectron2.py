@@ -204,7 +204,6 @@ from detectron2 import engine, model_zoo
 model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
 """
 
-
 # pip 26.3 began to refuse such archives, even with --no-deps. That is a protection, so this script does not
 # go round it: the user decides.
 NEW_PIP_REFUSAL = "cannot declare direct URL dependencies"

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 
 from .. import compat
@@ -54,12 +54,8 @@ class Trainer(DefaultTrainer):
 
     def build_writers(self) -> list[EventWriter]:
         """Progress on the screen, metrics.json, TensorBoard events."""
-        output = self.cfg.OUTPUT_DIR
-        return [
-            build_progress_writer(self.max_iter),
-            JSONWriter(f"{output}/metrics.json"),
-            TensorboardXWriter(output),
-        ]
+        host = [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
+        return [build_progress_writer(self.max_iter), *host]
 
     def train(self) -> dict[str, Any] | None:
         """Train to the end; the metrics of the last evaluation, None where there was none."""

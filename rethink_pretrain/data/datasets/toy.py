@@ -25,7 +25,8 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from rethink_pretrain.data.datasets.toy_render import (
+from ...errors import UserError
+from .toy_render import (
     CATEGORIES,
     ToyObject,
     coverage,
@@ -35,7 +36,6 @@ from rethink_pretrain.data.datasets.toy_render import (
     sample_object,
     window,
 )
-from rethink_pretrain.errors import UserError
 
 GENERATOR = "rethink_pretrain toy detection set"
 VERSION = 1  # raise it whenever the same arguments give other bytes

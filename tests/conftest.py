@@ -1,0 +1,44 @@
+"""A small toy set and a small config on it, made once for all tests that train."""
+
+from pathlib import Path
+
+import pytest
+
+from rethink_pretrain.config import load_config
+from rethink_pretrain.data import register_toy
+from rethink_pretrain.data.datasets.toy import make_toy_dataset
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TOY_CONFIG = REPOSITORY / "configs" / "toy" / "scratch_mask_rcnn_R_18_FPN_gn.yaml"
+
+# Six iterations of two 64 px images: seconds, and every part of the pipeline runs.
+SHORT_RUN = [
+    *("SOLVER.IMS_PER_BATCH", "2", "RETHINK.SCHEDULE", "12 images", "RETHINK.REFERENCE_WARMUP_ITERS", "0"),
+    *("SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "0", "SEED", "7", "DATALOADER.NUM_WORKERS", "0"),
+    *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MAX_SIZE_TRAIN", "64"),
+    *("INPUT.MIN_SIZE_TEST", "64", "INPUT.MAX_SIZE_TEST", "64"),
+]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory) -> Path:
+    """A data set folder that holds toy/ of 24 + 12 images, for this process and its children."""
+    root = tmp_path_factory.mktemp("datasets")
+    make_toy_dataset(root / "toy", num_train=24, num_val=12, image_size=64, seed=0, num_workers=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DETECTRON2_DATASETS", str(root))
+        register_toy()
+        yield root
+
+
+@pytest.fixture
+def short_cfg(datasets, tmp_path):
+    """A resolved config of six iterations that writes into tmp_path/run."""
+    cfg = load_config(TOY_CONFIG, opts=[*SHORT_RUN, "OUTPUT_DIR", str(tmp_path / "run")])
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg

@@ -1,0 +1,78 @@
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from rethink_pretrain.config import load_config
+from rethink_pretrain.engine import prepare, start
+from rethink_pretrain.engine.run_record import read_run_record, write_json
+from rethink_pretrain.engine.setup import pick_device
+from rethink_pretrain.errors import UserError, one_line_errors
+
+FLAGS = {"resume": False, "eval_only": False, "num_processes": 1}
+
+
+def test_the_output_folder_is_named_after_the_config(short_cfg):
+    short_cfg.OUTPUT_DIR = "./output"
+    prepare(short_cfg, "configs/toy/scratch.yaml", **FLAGS)
+    assert short_cfg.OUTPUT_DIR == "output/scratch"
+
+
+def test_another_run_in_the_folder_is_not_overwritten(short_cfg):
+    folder = Path(short_cfg.OUTPUT_DIR)
+    folder.mkdir()
+    (folder / "metrics.json").write_text("{}\n")
+    with pytest.raises(UserError, match=r"already holds a run \(metrics\.json\).*--resume"):
+        prepare(short_cfg, "a.yaml", **FLAGS)
+    prepare(short_cfg, "a.yaml", **{**FLAGS, "resume": True})
+    prepare(short_cfg, "a.yaml", **{**FLAGS, "eval_only": True})
+
+
+def test_a_batch_that_does_not_divide_is_refused(short_cfg):
+    with pytest.raises(UserError, match="IMS_PER_BATCH 2 does not divide by 3"):
+        prepare(short_cfg, "a.yaml", **{**FLAGS, "num_processes": 3})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cuda_without_a_gpu_is_refused_and_auto_is_the_cpu(short_cfg):
+    short_cfg.MODEL.DEVICE = "cuda"
+    with pytest.raises(UserError, match="no GPU is visible"):
+        prepare(short_cfg, "a.yaml", **FLAGS)
+    assert pick_device("auto") == "cpu" and pick_device("meta") == "meta"
+
+
+def test_unknown_data_set_lists_the_registered_ones(short_cfg):
+    short_cfg.DATASETS.TRAIN = ("coco_2018_train",)
+    with pytest.raises(UserError, match=r"Unknown data set 'coco_2018_train'.*coco_2017_train.*toy_train"):
+        prepare(short_cfg, "a.yaml", **FLAGS)
+
+
+def test_config_yaml_can_be_trained_from_again(short_cfg):
+    """It keeps DEVICE auto for the next machine; the seed that was drawn is in it."""
+    short_cfg.MODEL.DEVICE, short_cfg.SEED = "auto", -1
+    start(short_cfg, argparse.Namespace(config_file="", eval_only=False))
+    assert short_cfg.is_frozen() and short_cfg.MODEL.DEVICE in ("cpu", "cuda")
+    path = Path(short_cfg.OUTPUT_DIR, "config.yaml")
+    dumped = yaml.safe_load(path.read_text())
+    assert dumped["MODEL"]["DEVICE"] == "auto" and dumped["SEED"] == short_cfg.SEED >= 0
+    assert load_config(path).SOLVER == short_cfg.SOLVER
+
+
+def test_one_line_errors_hides_users_mistakes_and_no_bug(capsys):
+    with pytest.raises(SystemExit) as exit_info, one_line_errors():
+        raise UserError("the folder is empty")
+    assert exit_info.value.code == 1 and capsys.readouterr().err == "error: the folder is empty\n"
+    with pytest.raises(ValueError, match="a bug"), one_line_errors():
+        raise ValueError("a bug")
+
+
+def test_write_json_replaces_whole_files(tmp_path):
+    path = tmp_path / "run.json"
+    assert read_run_record(path) == {"sessions": []}
+    write_json(path, {"sessions": [1]})
+    with pytest.raises(TypeError):
+        write_json(path, {"sessions": object()})
+    assert json.loads(path.read_text()) == {"sessions": [1]}
