@@ -1,0 +1,122 @@
+"""The tools as a user starts them: separate processes, looked at from outside."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import REPOSITORY, SHORT_RUN, TOY_CONFIG
+from PIL import Image
+
+SCRATCH_6X = str(REPOSITORY / "configs" / "scratch_6x.yaml")
+
+
+def run_tool(name, *args, **env):
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / name), *args],
+        env={**os.environ, "PYTHONWARNINGS": "ignore", **env},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_without_coco_one_message_says_what_is_missing_and_what_to_do(tmp_path):
+    done = run_tool("train_net.py", "--config-file", SCRATCH_6X, DETECTRON2_DATASETS=str(tmp_path))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    for part in (
+        f"{tmp_path}/coco/annotations/instances_train2017.json",
+        f"{tmp_path}/coco/train2017 missing",
+        "DETECTRON2_DATASETS",
+        "cocodataset.org",
+        "make demo",
+    ):
+        assert part in line
+
+
+def test_dry_run_prints_the_resolved_config_and_nothing_else_on_stdout(tmp_path):
+    done = run_tool(
+        *("train_net.py", "--config-file", SCRATCH_6X, "--overlay", "d2_defaults", "--dry-run"),
+        *("SOLVER.IMS_PER_BATCH", "64"),
+        DETECTRON2_DATASETS=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    solver = yaml.safe_load(done.stdout)["SOLVER"]
+    assert (solver["MAX_ITER"], tuple(solver["STEPS"]), solver["BASE_LR"]) == (135000, (120000, 130000), 0.08)
+    assert solver["WARMUP_FACTOR"] == 0.001
+
+
+def test_a_mistake_in_a_key_is_one_line(tmp_path):
+    done = run_tool("train_net.py", "--config-file", SCRATCH_6X, "--dry-run", "SOLVER.BASE_RL", "0.1")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "unknown config key SOLVER.BASE_RL. Did you mean SOLVER.BASE_LR?" in done.stderr
+
+
+def test_help_needs_no_heavy_import():
+    tool = str(REPOSITORY / "tools" / "train_net.py")
+    code = f"""
+import runpy, sys
+sys.argv = ["train_net.py", "--help"]
+try:
+    runpy.run_path({tool!r}, run_name="__main__")
+except SystemExit:
+    print("heavy:", [name for name in ("torch", "detectron2") if name in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
+    assert "--config-file" in out and out.endswith("heavy: []\n")
+
+
+def test_train_then_resume_then_evaluate(datasets, tmp_path):
+    run = tmp_path / "run"
+    args = ("train_net.py", "--config-file", str(TOY_CONFIG))
+    opts = (*SHORT_RUN, "OUTPUT_DIR", str(run))
+    done = run_tool(*args, *opts)
+    assert done.returncode == 0, done.stderr
+    assert "No GPU is visible" in done.stdout or (run / "model_final.pth").exists()
+
+    again = run_tool(*args, *opts)
+    assert again.returncode == 1 and "already holds a run" in again.stderr and "Traceback" not in again.stderr
+
+    evaluated = run_tool(*args, "--eval-only", "--resume", *opts)
+    assert evaluated.returncode == 0 and "AP per category of toy_val" in evaluated.stdout
+
+
+@pytest.fixture
+def demo():
+    spec = importlib.util.spec_from_file_location("demo", REPOSITORY / "tools" / "demo.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_demo_leaves_pictures_and_a_summary_and_runs_twice(demo, datasets, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "demo"
+    monkeypatch.setattr(demo, "make_data", lambda: datasets / "toy")
+    opts = [*SHORT_RUN, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(output), *opts])
+    for _ in range(2):
+        demo.main()
+        summary = json.loads((output / "summary.json").read_text())
+        assert set(summary) == {
+            *("box_ap", "mask_ap", "train_seconds", "peak_rss_mb", "iterations", "versions"),
+        }
+        assert summary["iterations"] == 6 and 0 <= summary["box_ap"] < 60 and summary["train_seconds"] > 0
+        for name in ("curve.png", "predictions.png"):
+            assert min(Image.open(output / name).size) > 300
+    assert "[4/4] Done: box AP" in capsys.readouterr().out
+
+
+def test_an_interrupted_demo_continues(demo, datasets, tmp_path, monkeypatch):
+    output = tmp_path / "demo"
+    train = demo.train
+    train(output, SHORT_RUN)  # as far as the last checkpoint, but no summary was written
+    monkeypatch.setattr(demo, "make_data", lambda: datasets / "toy")
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(output), *SHORT_RUN])
+    demo.main()
+    sessions = json.loads((output / "run.json").read_text())["sessions"]
+    assert [session["start_iter"] for session in sessions] == [0, 6]
+    assert json.loads((output / "summary.json").read_text())["box_ap"] >= 0
