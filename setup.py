@@ -31,7 +31,7 @@ setup(
         "tensorboard",
         "pycocotools",
         "matplotlib",
-        "faster-coco-eval>=1.6",
+        "faster-coco-eval>=1.6.5",
         "shapely>=2",
         "rich",
         "pyyaml",

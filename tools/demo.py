@@ -4,6 +4,7 @@
 import argparse
 import os
 import shutil
+import sys
 from pathlib import Path
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "toy" / "scratch_mask_rcnn_R_18_FPN_gn.yaml"
@@ -110,4 +111,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        raise SystemExit(130) from None

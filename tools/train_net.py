@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import sys
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,10 +51,8 @@ def configure(args: argparse.Namespace):
 
     cfg = load_config(args.config_file, args.overlay, args.opts)
     if not args.dry_run:
-        num_processes = args.num_gpus * args.num_machines
-        prepare(
-            cfg, args.config_file, resume=args.resume, eval_only=args.eval_only, num_processes=num_processes
-        )
+        flags = {"resume": args.resume, "eval_only": args.eval_only}
+        prepare(cfg, args.config_file, **flags, num_processes=args.num_gpus * args.num_machines)
     return cfg
 
 
@@ -73,4 +72,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Stopped. --resume goes on from the last checkpoint.", file=sys.stderr)
+        raise SystemExit(130) from None
