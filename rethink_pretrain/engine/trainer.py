@@ -15,10 +15,10 @@ from .. import compat
 from ..data import check_num_classes
 from ..errors import UserError
 from ..evaluation import build_evaluator
-from .progress import build_progress_writer
+from .progress import ProgressBar, build_progress_writer
 from .run_record import RunRecord
 
-WRITER_PERIOD = 20  # iterations between two rows of metrics.json; the host's value
+WRITER_PERIOD = 20  # iterations between two rows of metrics.json or log lines; the host's value
 
 
 class Trainer(DefaultTrainer):
@@ -29,13 +29,15 @@ class Trainer(DefaultTrainer):
         cfg = self.cfg
         main = comm.is_main_process()
         ret = [
-            RunRecord(cfg) if main else None,  # first: a run that fails later has its record
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             self._build_precise_bn(),  # changes the model, so before whatever saves or evaluates it
             hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
             hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),  # if it fails, the checkpoint is there
-            hooks.PeriodicWriter(self.build_writers(), WRITER_PERIOD) if main else None,  # last: sees all
+            hooks.PeriodicWriter(self.build_writers(), WRITER_PERIOD)
+            if main
+            else None,  # after what it writes
+            self._build_progress() if main else None,
         ]
         return [hook for hook in ret if hook is not None]
 
@@ -48,14 +50,17 @@ class Trainer(DefaultTrainer):
             self.cfg.TEST.EVAL_PERIOD, self.model, loader, self.cfg.TEST.PRECISE_BN.NUM_ITER
         )
 
+    def _build_progress(self) -> HookBase:
+        writer = build_progress_writer(self.max_iter)
+        return hooks.PeriodicWriter([writer], 1 if isinstance(writer, ProgressBar) else WRITER_PERIOD)
+
     def _evaluate(self) -> dict[str, Any]:
         self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
-        """Progress on the screen, metrics.json, TensorBoard events."""
-        host = [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
-        return [build_progress_writer(self.max_iter), *host]
+        """The host's metrics.json and TensorBoard events; progress on the screen has a period of its own."""
+        return [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
 
     def train(self) -> dict[str, Any] | None:
         """Train to the end; the metrics of the last evaluation, None where there was none."""
