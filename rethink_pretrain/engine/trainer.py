@@ -28,27 +28,24 @@ class Trainer(DefaultTrainer):
         """In the order in which they run after every iteration."""
         cfg = self.cfg
         main = comm.is_main_process()
-        ret = [
-            hooks.IterationTimer(),
-            hooks.LRScheduler(),
-            self._build_precise_bn(),  # changes the model, so before whatever saves or evaluates it
-            hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD) if main else None,
-            hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate),  # if it fails, the checkpoint is there
-            hooks.PeriodicWriter(self.build_writers(), WRITER_PERIOD)
-            if main
-            else None,  # after what it writes
-            self._build_progress() if main else None,
-        ]
-        return [hook for hook in ret if hook is not None]
-
-    def _build_precise_bn(self) -> HookBase | None:
-        if not (self.cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model)):
-            return None
-        # A loader of its own, so that training sees the same images with and without it.
-        loader = self.build_train_loader(self.cfg)
-        return hooks.PreciseBN(
-            self.cfg.TEST.EVAL_PERIOD, self.model, loader, self.cfg.TEST.PRECISE_BN.NUM_ITER
-        )
+        ret = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            # Changes the model, so before whatever saves or evaluates it. It has a loader of its own, so
+            # that training sees the same images with and without it.
+            loader = self.build_train_loader(cfg)
+            ret.append(
+                hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+            )
+        if main:
+            ret.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        # After the checkpoint, which is there if the evaluation fails.
+        ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        if main:
+            # They see the evaluation's metrics; the record comes last, because it counts what all this cost.
+            ret.append(hooks.PeriodicWriter(self.build_writers(), WRITER_PERIOD))
+            ret.append(self._build_progress())
+            ret.append(RunRecord(cfg))
+        return ret
 
     def _build_progress(self) -> HookBase:
         writer = build_progress_writer(self.max_iter)
