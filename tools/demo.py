@@ -39,7 +39,7 @@ def train(output: Path, opts: list[str]) -> dict[str, dict[str, float]]:
         shutil.rmtree(output)
     resume = (output / "last_checkpoint").exists()
     cfg = load_config(CONFIG, opts=["OUTPUT_DIR", str(output), *opts])
-    prepare(cfg, str(CONFIG), resume=resume, eval_only=False, num_processes=1)
+    prepare(cfg, str(CONFIG), resume=resume)
     print(f"[2/4] Mask R-CNN from random weights, {cfg.SOLVER.MAX_ITER} iterations", flush=True)
     start(cfg, argparse.Namespace(config_file=str(CONFIG), eval_only=False, opts=opts))
     trainer = Trainer(cfg)

@@ -52,7 +52,7 @@ def configure(args: argparse.Namespace):
     cfg = load_config(args.config_file, args.overlay, args.opts)
     if not args.dry_run:
         flags = {"resume": args.resume, "eval_only": args.eval_only}
-        prepare(cfg, args.config_file, **flags, num_processes=args.num_gpus * args.num_machines)
+        prepare(cfg, args.config_file, **flags, num_gpus=args.num_gpus, num_machines=args.num_machines)
     return cfg
 
 

@@ -16,20 +16,33 @@ from ..errors import UserError
 _HOST_OUTPUT_DIR = "./output"
 
 
-def prepare(cfg: CfgNode, config_file: str, *, resume: bool, eval_only: bool, num_processes: int) -> None:
+def prepare(
+    cfg: CfgNode,
+    config_file: str,
+    *,
+    resume: bool = False,
+    eval_only: bool = False,
+    num_gpus: int = 1,
+    num_machines: int = 1,
+) -> None:
     """Fill what depends on the machine and refuse what cannot run; reads no data and writes nothing.
 
     OUTPUT_DIR, where it is the host's default, becomes `output/<name of the config file>`, because two
-    runs in one folder overwrite each other. Raises `UserError` for missing data, a folder that holds
-    another run, a batch that does not divide by `num_processes`, or more processes than GPUs.
+    runs in one folder overwrite each other. `num_gpus` is per machine; 1 also stands for the CPU. Raises
+    `UserError` for missing data, a folder that holds another run, an evaluation without weights, a batch
+    that does not divide by the processes, and more processes than GPUs.
     """
     if cfg.OUTPUT_DIR == _HOST_OUTPUT_DIR:
         cfg.OUTPUT_DIR = f"output/{Path(config_file).stem}"
     register_datasets(cfg)
     check_datasets(cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-    _check_processes(cfg, num_processes)
+    _check_processes(cfg, num_gpus, num_machines)
     if not eval_only:
         _check_output_dir(Path(cfg.OUTPUT_DIR), resume)
+    elif not (resume or cfg.MODEL.WEIGHTS):
+        raise UserError(
+            "--eval-only needs weights: give MODEL.WEIGHTS FILE, or --resume for the last checkpoint."
+        )
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -63,14 +76,20 @@ def pick_device(device: str) -> str:
     return "cpu"
 
 
-def _check_processes(cfg: CfgNode, num_processes: int) -> None:
-    gpus = torch.cuda.device_count()
-    if cfg.MODEL.DEVICE == "cuda" and gpus == 0:
+def _check_processes(cfg: CfgNode, num_gpus: int, num_machines: int) -> None:
+    visible = torch.cuda.device_count()
+    if cfg.MODEL.DEVICE == "cuda" and visible == 0:
         raise UserError("MODEL.DEVICE is cuda, but no GPU is visible. Set it to auto or cpu.")
-    if cfg.SOLVER.IMS_PER_BATCH % num_processes:
+    if num_gpus > max(visible, 1):
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide by {num_processes} processes. "
-            f"Set it to a multiple of {num_processes}; the learning rate and schedule follow."
+            f"--num-gpus {num_gpus}, but {visible or 'none'} visible here. "
+            "Give the number there is, or leave it out to train in one process."
+        )
+    processes = num_gpus * num_machines
+    if cfg.SOLVER.IMS_PER_BATCH % processes:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide by {processes} processes. "
+            f"Set it to a multiple of {processes}; the learning rate and schedule follow."
         )
 
 

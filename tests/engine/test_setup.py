@@ -12,12 +12,10 @@ from rethink_pretrain.engine.run_record import read_run_record, write_json
 from rethink_pretrain.engine.setup import pick_device
 from rethink_pretrain.errors import UserError, one_line_errors
 
-FLAGS = {"resume": False, "eval_only": False, "num_processes": 1}
-
 
 def test_the_output_folder_is_named_after_the_config(short_cfg):
     short_cfg.OUTPUT_DIR = "./output"
-    prepare(short_cfg, "configs/toy/scratch.yaml", **FLAGS)
+    prepare(short_cfg, "configs/toy/scratch.yaml")
     assert short_cfg.OUTPUT_DIR == "output/scratch"
 
 
@@ -26,28 +24,40 @@ def test_another_run_in_the_folder_is_not_overwritten(short_cfg):
     folder.mkdir()
     (folder / "metrics.json").write_text("{}\n")
     with pytest.raises(UserError, match=r"already holds a run \(metrics\.json\).*--resume"):
-        prepare(short_cfg, "a.yaml", **FLAGS)
-    prepare(short_cfg, "a.yaml", **{**FLAGS, "resume": True})
-    prepare(short_cfg, "a.yaml", **{**FLAGS, "eval_only": True})
+        prepare(short_cfg, "a.yaml")
+    prepare(short_cfg, "a.yaml", resume=True)
+    prepare(short_cfg, "a.yaml", resume=True, eval_only=True)
 
 
 def test_a_batch_that_does_not_divide_is_refused(short_cfg):
     with pytest.raises(UserError, match="IMS_PER_BATCH 2 does not divide by 3"):
-        prepare(short_cfg, "a.yaml", **{**FLAGS, "num_processes": 3})
+        prepare(short_cfg, "a.yaml", num_machines=3)
+
+
+def test_more_processes_than_gpus_are_refused(short_cfg):
+    with pytest.raises(UserError, match=r"--num-gpus 99, but (none|\d+) visible"):
+        prepare(short_cfg, "a.yaml", num_gpus=99)
+
+
+def test_evaluation_of_nothing_is_refused(short_cfg):
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS FILE, or --resume"):
+        prepare(short_cfg, "a.yaml", eval_only=True)
+    short_cfg.MODEL.WEIGHTS = "model.pth"
+    prepare(short_cfg, "a.yaml", eval_only=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_cuda_without_a_gpu_is_refused_and_auto_is_the_cpu(short_cfg):
     short_cfg.MODEL.DEVICE = "cuda"
     with pytest.raises(UserError, match="no GPU is visible"):
-        prepare(short_cfg, "a.yaml", **FLAGS)
+        prepare(short_cfg, "a.yaml")
     assert pick_device("auto") == "cpu" and pick_device("meta") == "meta"
 
 
 def test_unknown_data_set_lists_the_registered_ones(short_cfg):
     short_cfg.DATASETS.TRAIN = ("coco_2018_train",)
     with pytest.raises(UserError, match=r"Unknown data set 'coco_2018_train'.*coco_2017_train.*toy_train"):
-        prepare(short_cfg, "a.yaml", **FLAGS)
+        prepare(short_cfg, "a.yaml")
 
 
 def test_config_yaml_can_be_trained_from_again(short_cfg):

@@ -43,10 +43,10 @@ SPLITS = ("train", "val")
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
 IN_PROGRESS = "in_progress.json"  # there from before the first picture until after the last json
 
-OBJECT_COUNTS = (0.04, 0.19, 0.21, 0.19, 0.15, 0.12, 0.10)  # probabilities of 0 to 6 objects
-LARGEST, SMALLEST, TINIEST = 1 / 2.2, 1 / 12, 1 / 26  # object sizes as shares of the image's long side
+OBJECT_COUNTS = (0.04, 0.06, 0.10, 0.15, 0.15, 0.15, 0.15, 0.12, 0.08)  # probabilities of 0 to 8 objects
+LARGEST, SMALLEST, TINIEST = 1 / 2.2, 1 / 7, 1 / 20  # object sizes as shares of the image's long side
 MIN_OBJECT_SIZE = 4.5  # px
-TINY_SHARE = 0.08
+TINY_SHARE = 0.05
 TOUCHING_SHARE = 0.15
 CROWD_SHARE = 0.08
 MIN_CROWD = 5

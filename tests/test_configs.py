@@ -1,0 +1,289 @@
+"""Every config loads and builds; what its name, its header and its twin promise is what it resolves to."""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
+from torch import nn
+
+from rethink_pretrain.config import load_config
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
+OVERLAYS = sorted(CONFIGS.glob("**/_overlay/*.yaml"))
+ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if "_overlay" not in path.parts)
+SCRATCH = sorted(CONFIGS.glob("scratch_*.yaml"))
+FINETUNE = sorted(CONFIGS.glob("finetune_*.yaml"))
+GOLDEN = Path(__file__).parent / "golden" / "parameter_counts.json"
+
+# Table 1 of the paper, R50, at 2x to 6x, and its schedules in iterations (PAPER 2 and 4).
+BOX_AP = {
+    "scratch": {"2x": 36.8, "3x": 39.5, "4x": 40.6, "5x": 40.7, "6x": 41.3},
+    "finetune": {"2x": 40.3, "3x": 40.8, "4x": 40.9, "5x": 40.9, "6x": 41.1},
+}
+# Table 2 for 6x; Detectron's model zoo for the others (PAPER 6.1).
+MASK_AP = {
+    "scratch": {"3x": 35.2, "6x": 36.6},
+    "finetune": {"2x": 35.7, "3x": 36.1, "6x": 36.4},
+}
+SCHEDULES = {
+    "1x": (90_000, (60_000, 80_000)),
+    "2x": (180_000, (120_000, 160_000)),
+    "3x": (270_000, (210_000, 250_000)),
+    "4x": (360_000, (300_000, 340_000)),
+    "5x": (450_000, (390_000, 430_000)),
+    "6x": (540_000, (480_000, 520_000)),
+    "9x": (810_000, (750_000, 790_000)),
+}
+
+every_config = pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(CONFIGS)))
+every_paper_config = pytest.mark.parametrize("path", SCRATCH + FINETUNE, ids=lambda path: path.stem)
+
+
+@cache
+def load(path: Path) -> CfgNode:
+    return load_config(path)
+
+
+_models: dict[str, nn.Module] = {}
+
+
+def build(cfg: CfgNode) -> nn.Module:
+    """The model on the CPU, one for all configs that describe the same one."""
+    description = cfg.MODEL.dump() + cfg.RETHINK.INIT
+    if description not in _models:
+        cfg = cfg.clone()
+        cfg.MODEL.DEVICE = "cpu"
+        _models[description] = build_model(cfg)
+    return _models[description]
+
+
+def count(parameters) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def frozen(model: nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+
+
+def flatten(node: CfgNode, prefix: str = "") -> dict:
+    ret = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        ret.update(flatten(value, f"{name}.") if isinstance(value, CfgNode) else {name: value})
+    return ret
+
+
+def header(path: Path) -> str:
+    """The comment lines that the file begins with."""
+    lines = path.read_text().splitlines()
+    end = next(index for index, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(lines[:end])
+
+
+def length(path: Path) -> str:
+    """ "6x" of scratch_6x.yaml."""
+    return path.stem.rpartition("_")[2]
+
+
+def test_the_files_are_found():
+    names = {path.stem for path in ALL}
+    assert names >= {f"scratch_{n}" for n in SCHEDULES}
+    assert names >= {f"finetune_{n}" for n in SCHEDULES if n != "9x"}
+    assert {path.stem for path in OVERLAYS} >= {"d2_defaults", "protocol_paper", "norm_gn", "init_random"}
+
+
+class TestEveryConfig:
+    @every_config
+    def test_parameters(self, path):
+        """Loads, resolves, validates, builds, and has the parameters of the golden file."""
+        model = build(load(path))
+        golden = json.loads(GOLDEN.read_text())[str(path.relative_to(CONFIGS))]
+        trainable = count(parameter for parameter in model.parameters() if parameter.requires_grad)
+        assert {"total": count(model.parameters()), "trainable": trainable} == golden
+
+    def test_no_stale_counts(self):
+        assert json.loads(GOLDEN.read_text()).keys() == {str(path.relative_to(CONFIGS)) for path in ALL}
+
+    @every_config
+    def test_frozen_exactly_where_weights_are_loaded(self, path):
+        cfg = load(path)
+        names = frozen(build(cfg))
+        if cfg.MODEL.WEIGHTS:
+            assert {".".join(name.split(".")[:3]) for name in names} == {
+                "backbone.bottom_up.stem",
+                "backbone.bottom_up.res2",
+            }
+        else:
+            assert names == []
+
+    @every_config
+    def test_resolved(self, path):
+        """The schedule is the one knob, and the dumped config is as good as the file."""
+        cfg = load(path)
+        assert cfg.RETHINK.SCHEDULE
+        assert max(cfg.SOLVER.STEPS) < cfg.SOLVER.MAX_ITER
+        assert yaml.safe_load(cfg.dump())["SOLVER"]["MAX_ITER"] == cfg.SOLVER.MAX_ITER
+
+    @every_config
+    def test_header(self, path):
+        """What it is, and the command that runs this very file."""
+        text = header(path)
+        command = re.search(r"^# Run: python (\S+) --config-file (\S+)( .*)?$", text, re.MULTILINE)
+        assert command, "no line `# Run: python tools/... --config-file ...` at the top"
+        assert (ROOT / command[1]).is_file()
+        assert ROOT / command[2] == path
+
+
+class TestOverlays:
+    @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
+    def test_no_base(self, path):
+        """One with a _BASE_ of its own would undo the overlays before it."""
+        assert "_BASE_" not in yaml.safe_load(path.read_text())
+
+    @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
+    def test_over_a_config(self, path):
+        load_config(CONFIGS / "scratch_3x.yaml", [path.stem])
+
+    @pytest.mark.parametrize("path", OVERLAYS, ids=lambda path: path.stem)
+    def test_says_what_it_is(self, path):
+        assert path.read_text().startswith("# ")
+
+
+class TestPaperConfigs:
+    @every_paper_config
+    def test_states_only_what_differs(self, path):
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        assert 3 <= len(lines) <= 6
+
+    @every_paper_config
+    def test_schedule(self, path):
+        solver = load(path).SOLVER
+        max_iter, steps = SCHEDULES[length(path)]
+        assert (solver.MAX_ITER, solver.STEPS) == (max_iter, steps)
+        assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.GAMMA) == (16, 0.02, 0.1)
+
+    @every_paper_config
+    def test_header_tells_the_schedule(self, path):
+        thousands = SCHEDULES[length(path)][0] // 1000
+        assert f"{length(path)}: {thousands}k iterations of 16 images" in header(path)
+
+    @every_paper_config
+    def test_header_tells_the_papers_numbers(self, path):
+        kind = path.stem.partition("_")[0]
+        for part, table in (("box", BOX_AP), ("mask", MASK_AP)):
+            found = re.search(rf"{part} AP ([\d.]+)", header(path))
+            assert (float(found[1]) if found else None) == table[kind].get(length(path))
+
+    @every_paper_config
+    def test_header_tells_the_cost(self, path):
+        """Hours from the seconds per iteration that Detectron's model zoo gives (PAPER 6.1)."""
+        hours, seconds = re.search(
+            r"about (\d+) h on 8 P100 at Detectron's ([\d.]+) s", header(path)
+        ).groups()
+        assert float(seconds) == {"scratch": 1.087, "finetune": 1.03}[path.stem.partition("_")[0]]
+        assert abs(int(hours) - SCHEDULES[length(path)][0] * float(seconds) / 3600) <= 0.51
+
+    def test_scratch_6x(self):
+        cfg = load(CONFIGS / "scratch_6x.yaml")
+        assert cfg.SOLVER.MAX_ITER == 540_000
+        assert cfg.SOLVER.STEPS == (480_000, 520_000)
+        assert cfg.SOLVER.BASE_LR == 0.02
+        assert cfg.SOLVER.WARMUP_ITERS == 500
+        assert cfg.MODEL.WEIGHTS == ""
+        assert cfg.MODEL.BACKBONE.FREEZE_AT == 0
+        assert cfg.DATASETS.TRAIN == ("coco_2017_train",)
+        assert cfg.DATASETS.TEST == ("coco_2017_val",)
+
+
+class TestTwins:
+    def test_each_has_one(self):
+        """But 9x, whose pre-trained counterpart in the paper is 6x."""
+        assert {length(path) for path in SCRATCH} - {length(path) for path in FINETUNE} == {"9x"}
+        assert {length(path) for path in FINETUNE} <= {length(path) for path in SCRATCH}
+
+    @pytest.mark.parametrize("path", FINETUNE, ids=lambda path: path.stem)
+    def test_differ_in_nothing_but_the_start(self, path):
+        """PIXEL_STD and STRIDE_IN_1X1 belong to the weights, so that scratch has them too."""
+        ours = flatten(load(path))
+        twin = flatten(load(path.with_name(path.name.replace("finetune", "scratch"))))
+        assert ours.keys() == twin.keys()
+        assert {key: (twin[key], ours[key]) for key in ours if ours[key] != twin[key]} == {
+            "MODEL.WEIGHTS": ("", "catalog://ImageNetPretrained/FAIR/R-50-GN"),
+            "MODEL.BACKBONE.FREEZE_AT": (0, 2),
+        }
+        assert ours["MODEL.PIXEL_STD"] == [1.0, 1.0, 1.0]
+        assert ours["MODEL.RESNETS.STRIDE_IN_1X1"] is False
+
+
+def conv(kernel: int, inputs: int, outputs: int, bias: bool = False) -> int:
+    return kernel * kernel * inputs * outputs + (outputs if bias else 0)
+
+
+def conv_gn(kernel: int, inputs: int, outputs: int) -> int:
+    """Scale and bias of the GroupNorm are two numbers per channel."""
+    return conv(kernel, inputs, outputs) + 2 * outputs
+
+
+def linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def resnet_stage(blocks: int, inputs: int, width: int) -> int:
+    """Bottlenecks of `width`, `width`, 4 x `width` channels; the first with a shortcut convolution."""
+    total = conv_gn(1, inputs, 4 * width)
+    for index in range(blocks):
+        first = inputs if index == 0 else 4 * width
+        total += conv_gn(1, first, width) + conv_gn(3, width, width) + conv_gn(1, width, 4 * width)
+    return total
+
+
+class TestParametersByHand:
+    """Mask R-CNN R50-FPN GN, 4conv1fc, 80 classes, summed up layer by layer: 45.711 M."""
+
+    PARTS = {
+        "backbone.bottom_up.stem": conv_gn(7, 3, 64),
+        "backbone.bottom_up.res2": resnet_stage(3, 64, 64),
+        "backbone.bottom_up.res3": resnet_stage(4, 256, 128),
+        "backbone.bottom_up.res4": resnet_stage(6, 512, 256),
+        "backbone.bottom_up.res5": resnet_stage(3, 1024, 512),
+        "backbone.fpn_lateral": sum(conv_gn(1, channels, 256) for channels in (256, 512, 1024, 2048)),
+        "backbone.fpn_output": 4 * conv_gn(3, 256, 256),
+        "proposal_generator.rpn_head": conv(3, 256, 256, bias=True)
+        + conv(1, 256, 3, bias=True)
+        + conv(1, 256, 3 * 4, bias=True),
+        "roi_heads.box_head": 4 * conv_gn(3, 256, 256) + linear(256 * 7 * 7, 1024),
+        "roi_heads.box_predictor": linear(1024, 80 + 1) + linear(1024, 80 * 4),
+        "roi_heads.mask_head": 4 * conv_gn(3, 256, 256)
+        + conv(2, 256, 256, bias=True)
+        + conv(1, 256, 80, bias=True),
+    }
+
+    @pytest.mark.parametrize("part", PARTS)
+    def test_part(self, part):
+        model = build(load(CONFIGS / "scratch_6x.yaml"))
+        found = count(p for name, p in model.named_parameters() if name.startswith(part))
+        assert found == self.PARTS[part]
+
+    def test_sum(self):
+        total = sum(self.PARTS.values())
+        assert total == 45_711_152
+        assert count(build(load(CONFIGS / "scratch_6x.yaml")).parameters()) == total
+
+    def test_frozen_in_the_twin(self):
+        model = build(load(CONFIGS / "finetune_6x.yaml"))
+        expected = self.PARTS["backbone.bottom_up.stem"] + self.PARTS["backbone.bottom_up.res2"]
+        assert expected == 225_344
+        assert count(p for p in model.parameters() if not p.requires_grad) == expected
+
+    def test_weights_are_random(self):
+        """A model without weights to load must not start at constants."""
+        model = build(load(CONFIGS / "scratch_6x.yaml"))
+        weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+        assert all(torch.unique(weight[0]).numel() > 1 for weight in weights)
