@@ -165,8 +165,8 @@ class TestPaperConfigs:
     @every_paper_config
     def test_schedule(self, path):
         solver = load(path).SOLVER
-        max_iter, steps = SCHEDULES[length(path)]
-        assert (solver.MAX_ITER, solver.STEPS) == (max_iter, steps)
+        found = (solver.MAX_ITER, solver.STEPS)
+        assert found == SCHEDULES[length(path)]
         assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.GAMMA) == (16, 0.02, 0.1)
 
     @every_paper_config
