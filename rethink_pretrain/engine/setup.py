@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 import torch
@@ -52,18 +53,33 @@ def register_datasets(cfg: CfgNode) -> None:
         register_toy()
 
 
-def start(cfg: CfgNode, args: argparse.Namespace) -> None:
+def start(cfg: CfgNode, args: argparse.Namespace, *, brief: bool = False) -> None:
     """The host's `default_setup` (log, `config.yaml`, seeds), with our log beside it and a shared seed.
 
-    `config.yaml` keeps MODEL.DEVICE "auto"; the config of this process gets the device it runs on.
+    `config.yaml` keeps MODEL.DEVICE "auto"; the config of this process gets the device it runs on. `brief`
+    leaves progress, evaluation and warnings on the screen; log.txt holds everything either way.
     """
     cfg.defrost()
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31  # so that run.json can name it
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rethink_pretrain")
+    if brief:
+        _limit_console(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
     cfg.MODEL.DEVICE = pick_device(cfg.MODEL.DEVICE)
     cfg.freeze()
+
+
+def _limit_console(output_dir: str) -> None:
+    rank = comm.get_rank()
+    # These are the calls of default_setup, whose results the host caches: it will find the same handlers.
+    loggers = (
+        setup_logger(output_dir, distributed_rank=rank, name="fvcore"),
+        setup_logger(output_dir, distributed_rank=rank),
+    )
+    for handler in (handler for logger in loggers for handler in logger.handlers):
+        if handler.stream is sys.stdout:
+            handler.addFilter(lambda r: r.levelno >= logging.WARNING or r.name.endswith("utils.events"))
 
 
 def pick_device(device: str) -> str:

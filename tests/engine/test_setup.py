@@ -1,5 +1,6 @@
 import argparse
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_config_yaml_can_be_trained_from_again(short_cfg):
     dumped = yaml.safe_load(path.read_text())
     assert dumped["MODEL"]["DEVICE"] == "auto" and dumped["SEED"] == short_cfg.SEED >= 0
     assert load_config(path).SOLVER == short_cfg.SOLVER
+
+
+def test_brief_keeps_the_dump_of_the_config_off_the_screen(short_cfg, capsys):
+    start(short_cfg, argparse.Namespace(config_file="", eval_only=False), brief=True)
+    logging.getLogger("detectron2.utils.events").info("progress")
+    logging.getLogger("detectron2.data").warning("look out")
+    shown = capsys.readouterr().out
+    assert "progress" in shown and "look out" in shown and "Running with full config" not in shown
+    assert "Running with full config" in Path(short_cfg.OUTPUT_DIR, "log.txt").read_text()
 
 
 def test_one_line_errors_hides_users_mistakes_and_no_bug(capsys):
