@@ -112,8 +112,7 @@ def test_demo_leaves_pictures_and_a_summary_and_runs_twice(demo, datasets, tmp_p
 
 def test_an_interrupted_demo_continues(demo, datasets, tmp_path, monkeypatch):
     output = tmp_path / "demo"
-    train = demo.train
-    train(output, SHORT_RUN)  # as far as the last checkpoint, but no summary was written
+    demo.run(output, SHORT_RUN)  # as far as the last checkpoint, but no summary was written
     monkeypatch.setattr(demo, "make_data", lambda: datasets / "toy")
     monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(output), *SHORT_RUN])
     demo.main()

@@ -30,10 +30,10 @@ def make_data() -> Path:
     return root
 
 
-def train(output: Path, opts: list[str]) -> dict[str, dict[str, float]]:
+def run(output: Path, opts: list[str]) -> dict[str, dict[str, float]]:
     """Train and evaluate; an interrupted demo goes on where it was. Returns the metrics of the end."""
     from rethink_pretrain.config import load_config
-    from rethink_pretrain.engine import Trainer, prepare, start
+    from rethink_pretrain.engine import prepare, start, train
 
     if (output / "summary.json").exists():  # a finished demo of before
         shutil.rmtree(output)
@@ -42,9 +42,7 @@ def train(output: Path, opts: list[str]) -> dict[str, dict[str, float]]:
     prepare(cfg, str(CONFIG), resume=resume)
     print(f"[2/4] Mask R-CNN from random weights, {cfg.SOLVER.MAX_ITER} iterations", flush=True)
     start(cfg, argparse.Namespace(config_file=str(CONFIG), eval_only=False, opts=opts), brief=True)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume)
-    return trainer.train()
+    return train(cfg, resume)
 
 
 def draw(output: Path, data: Path) -> None:
@@ -100,12 +98,13 @@ def report(output: Path, summary: dict) -> None:
 def main() -> None:
     """Data, training, pictures, numbers."""
     args = parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see train_net.py
     from rethink_pretrain.errors import one_line_errors
 
     output = Path(args.output)
     with one_line_errors():
         data = make_data()
-        metrics = train(output, args.opts)
+        metrics = run(output, args.opts)
         draw(output, data)
         report(output, summarize(output, metrics))
 

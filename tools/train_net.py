@@ -32,16 +32,11 @@ def parse_args() -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """One process of the run."""
-    from rethink_pretrain.engine import Trainer, evaluate, start
+    from rethink_pretrain.engine import evaluate, start, train
 
     cfg = configure(args)
     start(cfg, args)
-    if args.eval_only:
-        evaluate(cfg, args.resume)
-        return
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(args.resume)
-    trainer.train()
+    (evaluate if args.eval_only else train)(cfg, args.resume)
 
 
 def configure(args: argparse.Namespace):
@@ -59,6 +54,8 @@ def configure(args: argparse.Namespace):
 def main() -> None:
     """Check everything in this process first, so that a mistake is one line and not one per GPU."""
     args = parse_args()
+    # CPU threads that wait by spinning make a step several times slower as soon as another process is busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from detectron2.engine import launch
 
     from rethink_pretrain.errors import one_line_errors

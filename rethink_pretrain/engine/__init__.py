@@ -1,6 +1,6 @@
 """Running an experiment: set-up, trainer, progress and the record of the run."""
 
 from .setup import prepare, start
-from .trainer import Trainer, evaluate
+from .trainer import Trainer, evaluate, train
 
-__all__ = ["Trainer", "evaluate", "prepare", "start"]
+__all__ = ["Trainer", "evaluate", "prepare", "start", "train"]

@@ -104,6 +104,13 @@ class Trainer(DefaultTrainer):
         return build_evaluator(cfg, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
 
 
+def train(cfg: CfgNode, resume: bool = False) -> dict[str, Any] | None:
+    """Train from MODEL.WEIGHTS, or with `resume` from the last checkpoint in OUTPUT_DIR; the last metrics."""
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume)
+    return trainer.train()
+
+
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     """Metrics of MODEL.WEIGHTS on DATASETS.TEST, or with `resume` of the last checkpoint in OUTPUT_DIR."""
     model = Trainer.build_model(cfg)
