@@ -11,7 +11,9 @@ def trainer_state(trainer: DefaultTrainer, host_state: dict[str, Any]) -> dict[s
     v0.6 leaves the optimizer out, so that a resume would restart momentum at zero; main stores it
     under "_trainer", and so do we.
     """
-    return {"_trainer": trainer._trainer.state_dict(), **host_state}
+    if "_trainer" in host_state:
+        return host_state
+    return {**host_state, "_trainer": trainer._trainer.state_dict()}
 
 
 def host_loads_optimizer() -> bool:

@@ -1,5 +1,7 @@
 """The host's DefaultTrainer with this project's hooks, evaluator and checks."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -79,10 +81,8 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As in the host; weights that cannot be read are a `UserError`."""
-        try:
+        with _readable_weights(self.cfg):
             super().resume_or_load(resume)
-        except (OSError, AssertionError) as error:
-            raise UserError(f"Cannot load MODEL.WEIGHTS {self.cfg.MODEL.WEIGHTS!r}: {error}") from None
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
@@ -114,5 +114,16 @@ def train(cfg: CfgNode, resume: bool = False) -> dict[str, Any] | None:
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     """Metrics of MODEL.WEIGHTS on DATASETS.TEST, or with `resume` of the last checkpoint in OUTPUT_DIR."""
     model = Trainer.build_model(cfg)
-    DetectionCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    with _readable_weights(cfg):
+        DetectionCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     return Trainer.test(cfg, model)
+
+
+@contextlib.contextmanager
+def _readable_weights(cfg: CfgNode) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, AssertionError) as error:  # the checkpointer asserts that a file is there
+        raise UserError(
+            f"Cannot load MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r}, or a checkpoint in {cfg.OUTPUT_DIR!r}: {error}"
+        ) from None

@@ -87,6 +87,8 @@ def test_weights_that_do_not_exist_are_one_line(short_cfg):
     trainer = Trainer(short_cfg)
     with pytest.raises(UserError, match=r"MODEL\.WEIGHTS 'no/such/file\.pth'"):
         trainer.resume_or_load(False)
+    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS 'no/such/file\.pth'"):
+        evaluate(short_cfg)
 
 
 def test_the_toy_set_is_what_the_trainer_sees(short_cfg):
