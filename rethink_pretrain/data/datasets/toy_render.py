@@ -54,9 +54,8 @@ def _striped(u: np.ndarray, v: np.ndarray, period: float) -> np.ndarray:
     return _stripe_distance(u, period) + 0.5
 
 
-def _dotted(u: np.ndarray, v: np.ndarray, period: float) -> np.ndarray:
-    du, dv = (period * ((w / period) % 1.0 - 0.5) for w in (u, v))
-    return 0.32 * period - np.hypot(du, dv) + 0.5
+def _ringed(u: np.ndarray, v: np.ndarray, period: float) -> np.ndarray:
+    return 0.28 * period - np.hypot(u, v) + 0.5
 
 
 def _shaded(u: np.ndarray, v: np.ndarray, period: float) -> np.ndarray:
@@ -75,23 +74,25 @@ class Texture:
     `pattern(u, v, period)` takes surface coordinates in px and returns the second colour's share, to be
     clipped to 0..1; its edges are 1 px soft, which stands in for antialiasing. The period is `period` times
     the object's size, but at least `min_period` px, below which the pattern would drown in the pixel grid.
+    A `centred` pattern fits its object only in the middle of it; the others start at a random phase.
     """
 
     pattern: Callable[[np.ndarray, np.ndarray, float], np.ndarray]
     period: float
     min_period: float
+    centred: bool = False
 
 
 TEXTURES: dict[str, Texture] = {
-    "striped": Texture(_striped, period=0.26, min_period=4.0),
-    "dotted": Texture(_dotted, period=0.30, min_period=4.5),
-    "shaded": Texture(_shaded, period=1.0, min_period=4.0),
-    "checked": Texture(_checked, period=0.44, min_period=6.0),
+    "striped": Texture(_striped, period=0.24, min_period=4.0),
+    "ringed": Texture(_ringed, period=1.0, min_period=4.0, centred=True),
+    "shaded": Texture(_shaded, period=1.0, min_period=4.0, centred=True),
+    "checked": Texture(_checked, period=0.55, min_period=6.0),
 }
 
 
 def _latin_square() -> list[dict]:
-    """Shape s wears textures s and s + 1 (mod 4). Checks and dots, the hardest pair, never share a shape."""
+    """Shape s wears textures s and s + 1 (mod 4)."""
     textures = list(TEXTURES)
     pairs = [(shape, textures[(s + k) % len(textures)]) for s, shape in enumerate(SHAPES) for k in (0, 1)]
     return [
@@ -180,8 +181,7 @@ def draw_object(canvas: np.ndarray, obj: ToyObject) -> None:
     x = (np.arange(x0, x1, dtype=np.float32) + 0.5 - np.float32(obj.center[0]))[None, :]
     y = (np.arange(y0, y1, dtype=np.float32) + 0.5 - np.float32(obj.center[1]))[:, None]
     cos, sin = np.float32(np.cos(obj.texture_angle)), np.float32(np.sin(obj.texture_angle))
-    # A ramp fits its object only when it is centred on it; the phase is for what repeats.
-    phase = np.zeros(2) if obj.texture == "shaded" else obj.texture_phase
+    phase = np.zeros(2) if texture.centred else obj.texture_phase
     u, v = cos * x + sin * y + np.float32(phase[0]), cos * y - sin * x + np.float32(phase[1])
     period = max(texture.period * obj.size, texture.min_period)
     share = np.clip(texture.pattern(u, v, period), 0, 1)[..., None]
