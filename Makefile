@@ -11,8 +11,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONSTRAINTS := $(VENV)/constraints.txt
 STAMP := $(VENV)/.installed
 
-# Threads that wait by spinning make CPU work several times slower as soon as another process is busy.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that spin for long while they wait make CPU work several times slower when another process is busy.
+export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint format clean

@@ -98,7 +98,7 @@ def report(output: Path, summary: dict) -> None:
 def main() -> None:
     """Data, training, pictures, numbers."""
     args = parse_args()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see train_net.py
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # see train_net.py
     from rethink_pretrain.errors import one_line_errors
 
     output = Path(args.output)

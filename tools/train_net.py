@@ -54,8 +54,8 @@ def configure(args: argparse.Namespace):
 def main() -> None:
     """Check everything in this process first, so that a mistake is one line and not one per GPU."""
     args = parse_args()
-    # CPU threads that wait by spinning make a step several times slower as soon as another process is busy.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin for long while they wait make a CPU step several times slower beside a busy process.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from detectron2.engine import launch
 
     from rethink_pretrain.errors import one_line_errors

@@ -54,8 +54,13 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
         raise UserError(_describe_yaml_error(error, path)) from None
     except FileNotFoundError as error:
         raise UserError(f"{path}: its _BASE_ file {error.filename!r} does not exist.") from None
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        problem = "a circle of _BASE_ files" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: this file or a _BASE_ of it cannot be read: {problem}.") from None
     except (TypeError, AttributeError, AssertionError) as error:
         raise UserError(f"{path}: not a config of KEY: VALUE lines ({error}).") from None
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: not a config of KEY: VALUE lines, but {type(loaded).__name__}.")
     _check_keys(cfg, loaded, str(path))
     _merge(cfg, loaded, str(path))
 
@@ -65,7 +70,8 @@ def _describe_yaml_error(error: yaml.YAMLError, path: Path) -> str:
     where = f"{mark.name}, line {mark.line + 1}" if mark else str(path)
     if isinstance(error, yaml.constructor.ConstructorError):
         return f"{where}: {error.problem}. Configs are plain YAML; tags that build objects are refused."
-    return f"{where}: not valid YAML ({getattr(error, 'problem', None) or error})."
+    problem = " ".join(str(getattr(error, "problem", None) or error).split())
+    return f"{where}: not valid YAML ({problem})."
 
 
 def _merge_opts(cfg: CfgNode, opts: list[str]) -> None:
@@ -103,6 +109,9 @@ def _check_keys(node: CfgNode, loaded: dict[str, Any], where: str, prefix: str =
             if not isinstance(value, dict):
                 raise UserError(f"{where}: {name} is a group of keys ({', '.join(node[key])}), not a value.")
             _check_keys(node[key], value, where, f"{name}.")
+        elif isinstance(value, dict):
+            below = ".".join([name, *map(str, list(value)[:1])])
+            raise UserError(f"{where}: unknown config key {below}: {name} is a single value.")
 
 
 def _suggest(key: str, node: CfgNode, prefix: str) -> str:

@@ -1,5 +1,7 @@
 """One knob, RETHINK.SCHEDULE, to the solver keys that follow from it."""
 
+import math
+
 from detectron2.config import CfgNode, get_cfg
 
 from ..errors import UserError
@@ -27,12 +29,17 @@ def resolve(cfg: CfgNode) -> None:
     for name, value in schedule._asdict().items():
         key = name.upper()
         current = cfg.SOLVER[key]
-        if current != untouched[key] and current != value:
+        if current != untouched[key] and current != value and not _close(current, value):
             raise UserError(
                 f"SOLVER.{key} {current} contradicts RETHINK.SCHEDULE {cfg.RETHINK.SCHEDULE!r}, which makes "
                 f"it {value} at {cfg.SOLVER.IMS_PER_BATCH} images per batch. {_remedy(key)}"
             )
         cfg.SOLVER[key] = value
+
+
+def _close(current: object, value: object) -> bool:
+    """Whether a number written by hand, such as 0.03, is the computed one up to rounding."""
+    return isinstance(value, float) and isinstance(current, (int, float)) and math.isclose(current, value)
 
 
 def _remedy(key: str) -> str:

@@ -1,5 +1,5 @@
 """Layers that work in every part of a detector."""
 
-from .norm import NORMS, SyncBatchNorm, get_norm_factory
+from .norm import NORMS, NormFactory, SyncBatchNorm, get_norm_factory
 
-__all__ = ["NORMS", "SyncBatchNorm", "get_norm_factory"]
+__all__ = ["NORMS", "NormFactory", "SyncBatchNorm", "get_norm_factory"]

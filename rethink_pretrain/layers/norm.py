@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from detectron2.layers import FrozenBatchNorm2d
+from fvcore.nn.distributed import differentiable_all_reduce
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 
 from ..errors import UserError
 
@@ -48,12 +48,12 @@ class SyncBatchNorm(nn.BatchNorm2d):
     def _synchronised(self, x: torch.Tensor) -> torch.Tensor:
         pixels = x.float()  # sums in half precision overflow
         count = torch.full((1,), float(x.numel() // x.shape[1]), device=x.device)
-        mean = all_reduce(torch.cat([pixels.sum(dim=(0, 2, 3)), count]))
+        mean = differentiable_all_reduce(torch.cat([pixels.sum(dim=(0, 2, 3)), count]))
         total = mean[-1].detach().clamp(min=1)
         mean = mean[:-1] / total
         # The variance around the common mean, in a second reduction: E[x^2] - E[x]^2 loses the digits.
         centred = pixels - mean[:, None, None]
-        var = all_reduce(centred.square().sum(dim=(0, 2, 3))) / total
+        var = differentiable_all_reduce(centred.square().sum(dim=(0, 2, 3))) / total
         self._update_running_statistics(mean.detach(), var.detach(), total)
         scale = self.weight * torch.rsqrt(var + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
@@ -80,11 +80,13 @@ NORMS: dict[str, NormFactory | str] = {
 }
 
 
-def get_norm_factory(name: str) -> NormFactory | str:
+def get_norm_factory(name: str | NormFactory) -> NormFactory | str:
     """The factory registered under `name`, or `NO_NORM`; host layers take either as their `norm`.
 
-    Raises `UserError` that lists the names for an unknown one.
+    A factory passes through. Raises `UserError` that lists the names for an unknown one.
     """
+    if callable(name):
+        return name
     if name not in NORMS:
         raise UserError(f"Unknown norm {name!r}. Choose from {', '.join(filter(None, NORMS))}.")
     return NORMS[name]

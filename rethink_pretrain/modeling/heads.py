@@ -11,7 +11,7 @@ from detectron2.modeling.roi_heads import (
     MaskRCNNConvUpsampleHead,
 )
 
-from ..layers import get_norm_factory
+from ..layers import NormFactory, get_norm_factory
 from .init import initialize_mask_predictor
 
 
@@ -22,11 +22,9 @@ class RethinkConvFCHead(FastRCNNConvFCHead):
     The paper's head is 4 convolutions of 256 with GN and one layer of 1024 (Detectron's Xconv1fc).
     """
 
-    @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """The host's arguments, with the norm looked up in `NORMS`."""
-        args = super().from_config(cfg, input_shape)
-        return {**args, "conv_norm": get_norm_factory(args["conv_norm"])}
+    @configurable
+    def __init__(self, input_shape: ShapeSpec, *, conv_norm: str | NormFactory = "", **kwargs):
+        super().__init__(input_shape, conv_norm=get_norm_factory(conv_norm), **kwargs)
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
@@ -34,12 +32,18 @@ class RethinkMaskHead(MaskRCNNConvUpsampleHead):
     """The host's mask head; the convolutions take a name of `NORMS`, `init` sets the predictor."""
 
     @configurable
-    def __init__(self, input_shape: ShapeSpec, *, init: str = "detectron2", **kwargs):
-        super().__init__(input_shape, **kwargs)
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        conv_norm: str | NormFactory = "",
+        init: str = "detectron2",
+        **kwargs,
+    ):
+        super().__init__(input_shape, conv_norm=get_norm_factory(conv_norm), **kwargs)
         initialize_mask_predictor(self.predictor, init)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        """The host's arguments, with the norm looked up in `NORMS`, and `cfg.RETHINK.INIT`."""
-        args = super().from_config(cfg, input_shape)
-        return {**args, "conv_norm": get_norm_factory(args["conv_norm"]), "init": cfg.RETHINK.INIT}
+        """The host's arguments and `cfg.RETHINK.INIT`."""
+        return {**super().from_config(cfg, input_shape), "init": cfg.RETHINK.INIT}

@@ -65,7 +65,7 @@ def build_schedule(
     every batch size sees the same images at the same learning rate per image (linear rule of Goyal
     et al., arXiv 1706.02677, which the paper cites). The warm-up therefore spans the same images too.
 
-    Raises `UserError` for an unknown length or one shorter than three iterations.
+    Raises `UserError` for an unknown length or one too short for two drops (five iterations).
     """
     images = parse_length(length, images_per_epoch)
     scale = REFERENCE_BATCH / images_per_batch
@@ -79,4 +79,7 @@ def build_schedule(
             f"RETHINK.SCHEDULE {length!r} is {max_iter} iterations of {images_per_batch} images: too short "
             "for two learning-rate drops. Give a longer one, or a smaller SOLVER.IMS_PER_BATCH."
         )
-    return Schedule(max_iter, steps, reference_lr / scale, max(1, round(reference_warmup_iters * scale)))
+    base_lr = reference_lr * images_per_batch / REFERENCE_BATCH
+    # Whoever asks for a warm-up gets at least one iteration of it, however large the batch.
+    warmup_iters = max(round(reference_warmup_iters * scale), min(1, reference_warmup_iters))
+    return Schedule(max_iter, steps, base_lr, warmup_iters)

@@ -123,8 +123,8 @@ class TestWarmup:
         validate(scratch)
 
     def test_through_a_schedule(self):
-        """The shortest toy run that fits its warm-up of 100 iterations of 8 images, and one that does not."""
-        path = CONFIGS / "toy" / "scratch_mask_rcnn_R_18_FPN_gn.yaml"
-        with pytest.raises(UserError, match="warm-up of 100 iterations"):
-            load_config(path, opts=["RETHINK.SCHEDULE", "1200 images"])
-        load_config(path, opts=["RETHINK.SCHEDULE", "1216 images"])
+        """750 iterations drop at 500, where the paper's warm-up ends; one iteration more is enough."""
+        path = CONFIGS / "scratch_6x.yaml"
+        with pytest.raises(UserError, match=r"warm-up of 500 iterations .* drop at 500\."):
+            load_config(path, opts=["RETHINK.SCHEDULE", "12000 images"])
+        load_config(path, opts=["RETHINK.SCHEDULE", "12016 images"])

@@ -15,7 +15,13 @@ from rethink_pretrain.config import load_config
 from rethink_pretrain.errors import UserError
 from rethink_pretrain.layers import NORMS, SyncBatchNorm, get_norm_factory
 
-TOY = Path(__file__).parents[2] / "configs" / "toy" / "scratch_mask_rcnn_R_18_FPN_gn.yaml"
+SCRATCH = Path(__file__).parents[2] / "configs" / "scratch_6x.yaml"
+# An R18 and heads that are built in no time.
+SMALL = [
+    *("MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"),
+    *("MODEL.FPN.OUT_CHANNELS", "64", "MODEL.ROI_BOX_HEAD.CONV_DIM", "64", "MODEL.ROI_BOX_HEAD.FC_DIM", "32"),
+    *("MODEL.ROI_MASK_HEAD.CONV_DIM", "64"),
+]
 NODES = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")
 CHANNELS = 6
 
@@ -69,9 +75,9 @@ class TestGroupNorm:
         torch.testing.assert_close(y.var(2, unbiased=False), torch.ones(2, 32), atol=1e-4, rtol=0)
 
 
-def build_toy(name: str) -> nn.Module:
-    """The toy model, an R18, with that norm in backbone, FPN, box head and mask head."""
-    cfg = load_config(TOY, opts=["MODEL.DEVICE", "cpu"])
+def build_small(name: str) -> nn.Module:
+    """A model with that norm in backbone, FPN, box head and mask head."""
+    cfg = load_config(SCRATCH, opts=SMALL)
     for node in NODES:
         cfg.MODEL[node].NORM = name
     return build_model(cfg)
@@ -96,15 +102,15 @@ def convs_with_place(model: nn.Module) -> list[tuple[str, Conv2d]]:
 
 
 class TestWholeModel:
-    # The toy R18: stem, 8 blocks of 2, a shortcut in each stage. FPN: 4 levels of 2. The heads: 1 and 2.
-    WITH_NORM = {"backbone": 21, "fpn": 8, "box": 1, "mask": 2}
+    # R18: stem, 8 blocks of 2, 3 shortcuts. FPN: 4 levels of 2. Heads: 4 each.
+    WITH_NORM = {"backbone": 20, "fpn": 8, "box": 4, "mask": 4}
 
     def test_added_norm_reaches_every_part(self, monkeypatch):
         class Mine(nn.InstanceNorm2d):
             pass
 
         monkeypatch.setitem(NORMS, "Mine", Mine)
-        convs = convs_with_place(build_toy("Mine"))
+        convs = convs_with_place(build_small("Mine"))
         for place, count in self.WITH_NORM.items():
             found = [conv for where, conv in convs if where == place]
             assert len(found) == count
@@ -114,7 +120,7 @@ class TestWholeModel:
 
     @pytest.mark.parametrize("name", NORMS)
     def test_bias_where_there_is_no_norm(self, name):
-        convs = convs_with_place(build_toy(name))
+        convs = convs_with_place(build_small(name))
         assert len(convs) == sum(self.WITH_NORM.values()) + 2  # the first of the RPN, the mask predictor
         for place, conv in convs:
             has_norm = name not in ("none", "") and place in self.WITH_NORM
@@ -123,7 +129,7 @@ class TestWholeModel:
 
     def test_bad_channels_name_the_fix(self):
         with pytest.raises(UserError, match="cannot split 48 channels"):
-            build_model(load_config(TOY, opts=["MODEL.DEVICE", "cpu", "MODEL.FPN.OUT_CHANNELS", "48"]))
+            build_model(load_config(SCRATCH, opts=[*SMALL, "MODEL.FPN.OUT_CHANNELS", "48"]))
 
 
 def make_norm(cls: type) -> nn.BatchNorm2d:

@@ -29,7 +29,7 @@ def build_resnet(
     *,
     in_channels: int = 3,
     stem_channels: int = 64,
-    res2_channels: int = 256,
+    res2_channels: int | None = None,
     num_groups: int = 1,
     width_per_group: int = 64,
     stride_in_1x1: bool = False,
@@ -41,14 +41,15 @@ def build_resnet(
 
     Takes NCHW images and returns the maps named in `out_features`, of `res2_channels` x 1, 2, 4, 8
     channels at strides 4, 8, 16, 32. 18 and 34 are made of basic blocks, which know neither groups nor
-    a place for the stride; their usual `res2_channels` is 64. Raises `UserError` for an unknown depth,
-    norm or init, and for groups in a basic block.
+    a place for the stride. `res2_channels` is by default 64 for them and 256 for the others. Raises
+    `UserError` for an unknown depth, norm or init, and for groups in a basic block.
     """
     if depth not in _BLOCKS_PER_STAGE:
         raise UserError(f"Unknown MODEL.RESNETS.DEPTH {depth}. Choose from {sorted(_BLOCKS_PER_STAGE)}.")
     basic = depth < 50
     if basic and num_groups > 1:
         raise UserError(f"MODEL.RESNETS.NUM_GROUPS {num_groups} needs a depth of 50 or more, not {depth}.")
+    res2_channels = res2_channels or (64 if basic else 256)
     norm = get_norm_factory(norm)
     stem = BasicStem(in_channels, stem_channels, norm)
     stages = []
