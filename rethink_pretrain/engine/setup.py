@@ -56,8 +56,7 @@ def register_datasets(cfg: CfgNode) -> None:
 def start(cfg: CfgNode, args: argparse.Namespace, *, brief: bool = False) -> None:
     """The host's `default_setup` (log, `config.yaml`, seeds), with our log beside it and a shared seed.
 
-    `config.yaml` keeps MODEL.DEVICE "auto"; the config of this process gets the device it runs on. `brief`
-    leaves progress, evaluation and warnings on the screen; log.txt holds everything either way.
+    `brief` leaves progress, evaluation and warnings on the screen; log.txt holds everything either way.
     """
     cfg.defrost()
     if cfg.SEED < 0:
@@ -66,7 +65,6 @@ def start(cfg: CfgNode, args: argparse.Namespace, *, brief: bool = False) -> Non
     if brief:
         _limit_console(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
-    cfg.MODEL.DEVICE = pick_device(cfg.MODEL.DEVICE)
     cfg.freeze()
 
 

@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
 
 from .. import compat
 from ..data import check_num_classes
@@ -19,6 +20,7 @@ from ..errors import UserError
 from ..evaluation import build_evaluator
 from .progress import ProgressBar, build_progress_writer
 from .run_record import RunRecord
+from .setup import pick_device
 
 WRITER_PERIOD = 20  # iterations between two rows of metrics.json or log lines; the host's value
 
@@ -83,6 +85,17 @@ class Trainer(DefaultTrainer):
         """As in the host; weights that cannot be read are a `UserError`."""
         with _readable_weights(self.cfg):
             super().resume_or_load(resume)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """The host's model from `cfg`, on the device that MODEL.DEVICE "auto" means here.
+
+        `cfg` itself keeps "auto", so that `config.yaml` serves another machine.
+        """
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.DEVICE = pick_device(cfg.MODEL.DEVICE)
+        return super().build_model(cfg)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
