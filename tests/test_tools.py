@@ -30,7 +30,9 @@ def test_without_coco_one_message_says_what_is_missing_and_what_to_do(tmp_path):
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     for part in (
         f"{tmp_path}/coco/annotations/instances_train2017.json",
-        f"{tmp_path}/coco/train2017 missing",
+        f"{tmp_path}/coco/train2017",
+        f"{tmp_path}/coco/annotations/instances_val2017.json",
+        f"{tmp_path}/coco/val2017",
         "DETECTRON2_DATASETS",
         "cocodataset.org",
         "make demo",

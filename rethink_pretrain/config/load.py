@@ -75,6 +75,9 @@ def _describe_yaml_error(error: yaml.YAMLError, path: Path) -> str:
 
 
 def _merge_opts(cfg: CfgNode, opts: list[str]) -> None:
+    flag = next((opt for opt in opts if opt.startswith("--")), None)
+    if flag:  # argparse leaves everything behind the first KEY to us
+        raise UserError(f"{flag} stands behind KEY VALUE pairs. Put it before them.")
     if len(opts) % 2:
         raise UserError(f"Command-line options come as KEY VALUE pairs; {opts[-1]!r} has no partner.")
     for key, value in zip(opts[::2], opts[1::2], strict=True):

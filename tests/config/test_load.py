@@ -76,6 +76,11 @@ class TestUnknownKeys:
         assert "unknown config key" in refusal(write("a.yaml", GOOD), opts=[key, "x"])
 
 
+def test_a_flag_behind_the_pairs_is_told_where_to_go(write):
+    message = refusal(write("a.yaml", GOOD), opts=["SEED", "1", "--resume"])
+    assert message == "--resume stands behind KEY VALUE pairs. Put it before them."
+
+
 class TestWrongValues:
     @pytest.mark.parametrize("value", ["5", "null", "[1]", "text"])
     def test_group_in_a_file(self, write, value):

@@ -65,7 +65,7 @@ def test_missing_files_are_named_with_a_way_out(name, tmp_path):
     register_coco(name, json_file, images)
     check_datasets([name])
     json_file.unlink()
-    with pytest.raises(UserError, match=rf"{name}' is not here: .*a\.json missing.*DETECTRON2_DATASETS.*toy"):
+    with pytest.raises(UserError, match=rf"Missing for {name}: .*a\.json\. .*DETECTRON2_DATASETS.*toy"):
         check_datasets([name])
 
 

@@ -45,6 +45,7 @@ def register_toy(root: str | Path | None = None) -> None:
 
 def check_datasets(names: Iterable[str]) -> None:
     """Raises `UserError` where a name is not registered or its files are not on disk; reads none of them."""
+    missing: dict[str, list[str]] = {}
     for name in names:
         if name not in DatasetCatalog.list():
             raise UserError(
@@ -52,9 +53,12 @@ def check_datasets(names: Iterable[str]) -> None:
             )
         metadata = MetadataCatalog.get(name)
         paths = [metadata.get(key) for key in ("json_file", "image_root", "dirname")]
-        missing = [path for path in paths if path and not Path(path).exists()]
-        if missing:
-            raise UserError(f"Data set {name!r} is not here: {_missing_help(name, missing)}")
+        absent = [path for path in paths if path and not Path(path).exists()]
+        if absent:
+            missing[name] = absent
+    if missing:
+        paths = ", ".join(path for absent in missing.values() for path in absent)
+        raise UserError(f"Missing for {', '.join(missing)}: {paths}. {_how_to_get(next(iter(missing)))}")
 
 
 def check_num_classes(names: Iterable[str], num_classes: int) -> None:
@@ -80,15 +84,12 @@ def _load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
         raise UserError(f"{json_file}: {error.args[0]} Its categories: {known}.") from None
 
 
-def _missing_help(name: str, missing: list[str]) -> str:
-    paths = " and ".join(missing)
+def _how_to_get(name: str) -> str:
+    if name.startswith("toy"):
+        return f"Make it: python tools/make_toy_dataset.py --output {datasets_root() / 'toy'}"
     where = f"Data sets are looked for under {str(datasets_root())!r}; set DETECTRON2_DATASETS to change that"
     if name.startswith("coco"):
         get = "get COCO 2017 from cocodataset.org (see datasets/README.md)"
-    elif name.startswith("toy"):
-        return (
-            f"{paths} missing. Make it: python tools/make_toy_dataset.py --output {datasets_root() / 'toy'}"
-        )
     else:
         get = "see datasets/README.md for the expected folders"
-    return f"{paths} missing. {where}, {get}, {_TOY_HELP}."
+    return f"{where}, {get}, {_TOY_HELP}."
