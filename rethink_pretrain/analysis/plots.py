@@ -10,6 +10,7 @@ matplotlib.use("Agg")  # works without a display
 import matplotlib.patheffects
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from PIL import Image
 from pycocotools import mask as mask_util
 
@@ -24,7 +25,8 @@ LOSS_STYLES = {
     "loss_rpn_cls": ("RPN objectness", "#009e73"),
     "loss_rpn_loc": ("RPN regression", "#e69f00"),
 }
-_CATEGORY_COLORS = plt.get_cmap("tab10").colors
+# Bright ones without grey, which would vanish on a photograph.
+_CATEGORY_COLORS = ("#ff4b4b", "#35c759", "#ffd60a", "#4d8dff", "#ff8c1a", "#c44dff", "#32e0e0", "#ff4dc4")
 _OUTLINE = [matplotlib.patheffects.withStroke(linewidth=2.5, foreground="black")]
 
 
@@ -49,8 +51,9 @@ def plot_curve(rows: list[dict[str, float]], path: str | Path, title: str = "") 
             loss_axes.plot(iterations, values, color=color, label=label, linewidth=width)
     loss_axes.set(ylabel="training loss", xlabel="iterations", yscale="log")
     for axes in (ap_axes, loss_axes):
-        for drop in learning_rate_drops(rows):
-            axes.axvline(drop, color="0.6", linestyle=":", linewidth=1)
+        for number, drop in enumerate(learning_rate_drops(rows)):
+            label = None if number else "learning rate drops"
+            axes.axvline(drop, color="0.6", linestyle=":", linewidth=1, label=label)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     if ap_axes.lines:
@@ -111,10 +114,11 @@ def _draw(axes: Axes, pixels: np.ndarray, objects: list[dict], names: dict[int, 
     axes.set_title(title, fontsize=9)
     for item in objects:
         crowd = item.get("iscrowd", 0)
-        color = (1, 1, 1) if crowd else _CATEGORY_COLORS[sorted(names).index(item["category_id"]) % 10]
+        index = sorted(names).index(item["category_id"]) % len(_CATEGORY_COLORS)
+        color = to_rgb("white" if crowd else _CATEGORY_COLORS[index])
         if "segmentation" in item:
             mask = _decode(item["segmentation"], height, width)
-            axes.imshow(np.dstack([np.broadcast_to(color, (height, width, 3)), mask * 0.45]))
+            axes.imshow(np.dstack([np.broadcast_to(color, (height, width, 3)), mask * 0.35]))
         x, y, box_width, box_height = item["bbox"]
         axes.add_patch(
             plt.Rectangle(
@@ -130,17 +134,17 @@ def _draw(axes: Axes, pixels: np.ndarray, objects: list[dict], names: dict[int, 
         label = "crowd" if crowd else names[item["category_id"]]
         if "score" in item:
             label += f" {100 * item['score']:.0f}%"
-        # Inside the picture, above the box where there is room and below it else.
-        above = y > 8
+        # Inside the picture: above the box or else below it, from its left side or else from its right.
+        above, left = y > 8, x < 0.6 * width
         axes.text(
-            min(x, width * 0.72),
+            x if left else x + box_width,
             y - 1 if above else y + box_height + 1,
             label,
             fontsize=7,
             color="white",
+            ha="left" if left else "right",
             va="bottom" if above else "top",
             path_effects=_OUTLINE,
-            clip_on=True,
         )
 
 

@@ -44,14 +44,14 @@ MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
 IN_PROGRESS = "in_progress.json"  # there from before the first picture until after the last json
 
 OBJECT_COUNTS = (0.04, 0.06, 0.10, 0.15, 0.15, 0.15, 0.15, 0.12, 0.08)  # probabilities of 0 to 8 objects
-LARGEST, SMALLEST, TINIEST = 1 / 2, 1 / 6, 1 / 20  # object sizes as shares of the image's long side
+LARGEST, SMALLEST, TINIEST = 1 / 2.2, 1 / 6, 1 / 20  # object sizes as shares of the image's long side
 MIN_OBJECT_SIZE = 4.5  # px
 TINY_SHARE = 0.05
 TOUCHING_SHARE = 0.15
 CROWD_SHARE = 0.08
 MIN_CROWD = 5
 PLACING_TRIES = 12
-MIN_VISIBLE = 0.4  # share of the full silhouette
+MIN_VISIBLE = 0.6  # share of the full silhouette
 MIN_PART_AREA = 2.0  # px^2; smaller splinters of an occluded object are not annotated
 MIN_AREA = 8.0  # px^2
 JPEG = {"quality": 92, "subsampling": 0}  # full colour resolution: the finest textures have periods of 4 px
@@ -102,7 +102,7 @@ def _place_objects(
     for _ in range(rng.choice(len(OBJECT_COUNTS), p=OBJECT_COUNTS)):
         for _ in range(PLACING_TRIES):
             size = _sample_size(rng, image_size)
-            center = rng.uniform(0.3 * size, np.array([width, height]) - 0.3 * size)
+            center = rng.uniform(0.4 * size, np.array([width, height]) - 0.4 * size)
             obj = sample_object(rng, int(rng.integers(1, len(CATEGORIES) + 1)), center, size, background)
             if placed and rng.random() < TOUCHING_SHARE:
                 obj = _moved_to_touch(rng, obj, placed[int(rng.integers(len(placed)))][0])
