@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from conftest import REPOSITORY, SHORT_RUN, TOY_CONFIG
 from PIL import Image
@@ -72,13 +73,14 @@ except SystemExit:
     assert "--config-file" in out and out.endswith("heavy: []\n")
 
 
-def test_train_then_resume_then_evaluate(datasets, tmp_path):
+def test_train_then_a_second_run_then_evaluate(datasets, tmp_path):
     run = tmp_path / "run"
     args = ("train_net.py", "--config-file", str(TOY_CONFIG))
     opts = (*SHORT_RUN, "OUTPUT_DIR", str(run))
     done = run_tool(*args, *opts)
     assert done.returncode == 0, done.stderr
-    assert "No GPU is visible" in done.stdout or (run / "model_final.pth").exists()
+    assert (run / "model_final.pth").is_file()
+    assert ("No GPU is visible: running on the CPU" in done.stdout) != torch.cuda.is_available()
 
     again = run_tool(*args, *opts)
     assert again.returncode == 1 and "already holds a run" in again.stderr and "Traceback" not in again.stderr

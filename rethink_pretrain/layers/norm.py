@@ -39,6 +39,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise `x` (N, C, H, W) over all processes; N may be 0."""
         distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if not self.training or not distributed:
             # An empty batch has no statistics to learn from, and torch would write NaN ones.

@@ -119,6 +119,7 @@ class ToyObject:
 
     @property
     def texture(self) -> str:
+        """The name of its texture in `TEXTURES`."""
         return CATEGORIES[self.category_id - 1]["name"].split()[0]
 
     def moved(self, shift: np.ndarray) -> "ToyObject":
