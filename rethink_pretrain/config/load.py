@@ -85,7 +85,7 @@ def _merge_opts(cfg: CfgNode, opts: list[str]) -> None:
         try:
             cfg.merge_from_list([key, value])
         except (ValueError, AssertionError) as error:
-            raise UserError(f"command line: {key} {value}: {error}") from None
+            raise UserError(f"command line: {key} {value}: {_describe_yacs_error(error)}") from None
 
 
 def _nest(key: str, value: Any) -> dict[str, Any]:
@@ -98,9 +98,12 @@ def _merge(cfg: CfgNode, loaded: dict[str, Any], where: str) -> None:
     try:
         cfg.merge_from_other_cfg(CfgNode(loaded))
     except (ValueError, AssertionError) as error:
-        # yacs says "Type mismatch (<class ...> vs. <class ...>) with values (a vs. b) for config key: k"
-        detail = re.sub(r"<class '(\w+)'>", r"\1", str(error))
-        raise UserError(f"{where}: {detail}") from None
+        raise UserError(f"{where}: {_describe_yacs_error(error)}") from None
+
+
+def _describe_yacs_error(error: Exception) -> str:
+    """Its words, as in "Type mismatch (int vs. str) with values (16 vs. x) for config key: k"."""
+    return re.sub(r"<class '(\w+)'>", r"\1", str(error))
 
 
 def _check_keys(node: CfgNode, loaded: dict[str, Any], where: str, prefix: str = "") -> None:
