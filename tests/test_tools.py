@@ -114,12 +114,26 @@ def test_demo_leaves_pictures_and_a_summary_and_runs_twice(demo, datasets, tmp_p
     assert "[4/4] Done: box AP" in capsys.readouterr().out
 
 
-def test_an_interrupted_demo_continues(demo, datasets, tmp_path, monkeypatch):
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_an_interrupted_demo_continues(demo, datasets, tmp_path, monkeypatch, checkpoint):
     output = tmp_path / "demo"
-    demo.run(output, SHORT_RUN)  # as far as the last checkpoint, but no summary was written
     monkeypatch.setattr(demo, "make_data", lambda: datasets / "toy")
     monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(output), *SHORT_RUN])
+    demo.run(output, SHORT_RUN)  # as far as its last checkpoint, without a summary
+    if not checkpoint:
+        (output / "last_checkpoint").unlink()
     demo.main()
     sessions = json.loads((output / "run.json").read_text())["sessions"]
-    assert [session["start_iter"] for session in sessions] == [0, 6]
+    assert [session["start_iter"] for session in sessions] == [0, 6 if checkpoint else 0]
     assert json.loads((output / "summary.json").read_text())["box_ap"] >= 0
+
+
+def test_the_demo_deletes_no_folder_of_another(demo, datasets, tmp_path, monkeypatch, capsys):
+    for name, text in (("summary.json", "{}"), ("metrics.json", "{}"), ("notes.txt", "mine")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(demo, "make_data", lambda: datasets / "toy")
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path), *SHORT_RUN])
+    with pytest.raises(SystemExit):
+        demo.main()
+    assert "already holds a run" in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"

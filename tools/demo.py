@@ -30,14 +30,22 @@ def make_data() -> Path:
     return root
 
 
+def is_demo(output: Path) -> bool:
+    """Whether `output` is what an earlier demo left."""
+    from rethink_pretrain.engine.run_record import read_run_record
+
+    sessions = read_run_record(output / "run.json")["sessions"]
+    return bool(sessions) and sessions[0]["command"][0] == Path(__file__).name
+
+
 def run(output: Path, opts: list[str]) -> dict[str, dict[str, float]]:
     """Train and evaluate; an interrupted demo goes on where it was. Returns the metrics of the end."""
     from rethink_pretrain.config import load_config
     from rethink_pretrain.engine import prepare, start, train
 
-    if (output / "summary.json").exists():  # a finished demo of before
+    if is_demo(output) and (output / "summary.json").exists():
         shutil.rmtree(output)
-    resume = (output / "last_checkpoint").exists()
+    resume = is_demo(output)  # an unfinished one: from its last checkpoint, or again where there is none yet
     cfg = load_config(CONFIG, opts=["OUTPUT_DIR", str(output), *opts])
     prepare(cfg, str(CONFIG), resume=resume)
     print(f"[2/4] Mask R-CNN from random weights, {cfg.SOLVER.MAX_ITER} iterations", flush=True)

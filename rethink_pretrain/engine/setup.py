@@ -108,7 +108,8 @@ def _check_processes(cfg: CfgNode, num_gpus: int, num_machines: int) -> None:
 
 
 def _check_output_dir(output: Path, resume: bool) -> None:
-    traces = [name for name in ("last_checkpoint", "metrics.json") if (output / name).exists()]
+    files = [output / name for name in ("last_checkpoint", "metrics.json")]
+    traces = [file.name for file in files if file.exists() and file.stat().st_size > 0]
     if traces and not resume:
         raise UserError(
             f"{str(output)!r} already holds a run ({', '.join(traces)}). Continue it with --resume, "
