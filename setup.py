@@ -2,7 +2,7 @@
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest", "ruff", "scipy"]
+TEST = ["pytest", "ruff"]
 
 setup(
     name="rethink-pretrain",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from detectron2.config import CfgNode
 
 from rethink_pretrain.config import load_config
 from rethink_pretrain.data import register_toy
@@ -20,9 +21,25 @@ SHORT_RUN = [
 ]
 
 
-@pytest.fixture(scope="session")
-def repository() -> Path:
-    return REPOSITORY
+# The paper's schedules (section 2 of the specification): iterations of 16 images and the two drops.
+PAPER_SCHEDULES = {
+    "1x": (90_000, (60_000, 80_000)),
+    "2x": (180_000, (120_000, 160_000)),
+    "3x": (270_000, (210_000, 250_000)),
+    "4x": (360_000, (300_000, 340_000)),
+    "5x": (450_000, (390_000, 430_000)),
+    "6x": (540_000, (480_000, 520_000)),
+    "9x": (810_000, (750_000, 790_000)),
+    "11x": (990_000, (930_000, 970_000)),
+}
+
+
+def flatten(node: CfgNode, prefix: str = "") -> dict:
+    ret = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        ret.update(flatten(value, f"{name}.") if isinstance(value, CfgNode) else {name: value})
+    return ret
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from conftest import PAPER_SCHEDULES, flatten
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from torch import nn
@@ -32,15 +33,8 @@ MASK_AP = {
     "scratch": {"3x": 35.2, "6x": 36.6},
     "finetune": {"2x": 35.7, "3x": 36.1, "6x": 36.4},
 }
-SCHEDULES = {
-    "1x": (90_000, (60_000, 80_000)),
-    "2x": (180_000, (120_000, 160_000)),
-    "3x": (270_000, (210_000, 250_000)),
-    "4x": (360_000, (300_000, 340_000)),
-    "5x": (450_000, (390_000, 430_000)),
-    "6x": (540_000, (480_000, 520_000)),
-    "9x": (810_000, (750_000, 790_000)),
-}
+
+LENGTHS = ("1x", "2x", "3x", "4x", "5x", "6x", "9x")
 
 every_config = pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(CONFIGS)))
 every_paper_config = pytest.mark.parametrize("path", SCRATCH + FINETUNE, ids=lambda path: path.stem)
@@ -72,14 +66,6 @@ def frozen(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
 
 
-def flatten(node: CfgNode, prefix: str = "") -> dict:
-    ret = {}
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        ret.update(flatten(value, f"{name}.") if isinstance(value, CfgNode) else {name: value})
-    return ret
-
-
 def header(path: Path) -> str:
     """The comment lines that the file begins with."""
     lines = path.read_text().splitlines()
@@ -94,8 +80,8 @@ def length(path: Path) -> str:
 
 def test_the_files_are_found():
     names = {path.stem for path in ALL}
-    assert names >= {f"scratch_{n}" for n in SCHEDULES}
-    assert names >= {f"finetune_{n}" for n in SCHEDULES if n != "9x"}
+    assert names >= {f"scratch_{n}" for n in LENGTHS}
+    assert names >= {f"finetune_{n}" for n in LENGTHS if n != "9x"}
     assert {path.stem for path in OVERLAYS} >= {"d2_defaults", "protocol_paper", "norm_gn", "init_random"}
 
 
@@ -166,12 +152,12 @@ class TestPaperConfigs:
     def test_schedule(self, path):
         solver = load(path).SOLVER
         found = (solver.MAX_ITER, solver.STEPS)
-        assert found == SCHEDULES[length(path)]
+        assert found == PAPER_SCHEDULES[length(path)]
         assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.GAMMA) == (16, 0.02, 0.1)
 
     @every_paper_config
     def test_header_tells_the_schedule(self, path):
-        thousands = SCHEDULES[length(path)][0] // 1000
+        thousands = PAPER_SCHEDULES[length(path)][0] // 1000
         assert f"{length(path)}: {thousands}k iterations of 16 images" in header(path)
 
     @every_paper_config
@@ -188,7 +174,7 @@ class TestPaperConfigs:
             r"about (\d+) h on 8 P100 at Detectron's ([\d.]+) s", header(path)
         ).groups()
         assert float(seconds) == {"scratch": 1.087, "finetune": 1.03}[path.stem.partition("_")[0]]
-        assert abs(int(hours) - SCHEDULES[length(path)][0] * float(seconds) / 3600) <= 0.51
+        assert abs(int(hours) - PAPER_SCHEDULES[length(path)][0] * float(seconds) / 3600) <= 0.51
 
     def test_scratch_6x(self):
         cfg = load(CONFIGS / "scratch_6x.yaml")

@@ -11,6 +11,7 @@ from pathlib import Path
 import detectron2
 import pytest
 import torch
+from conftest import flatten
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import Conv2d
 from detectron2.modeling import build_model
@@ -105,14 +106,6 @@ OUR_PARTS = {
     "MODEL.ROI_MASK_HEAD.NAME": ("RethinkMaskHead", "MaskRCNNConvUpsampleHead"),
     "MODEL.DEVICE": ("auto", "cuda"),
 }
-
-
-def flatten(node: CfgNode, prefix: str = "") -> dict:
-    ret = {}
-    for key, value in node.items():
-        name = f"{prefix}{key}"
-        ret.update(flatten(value, f"{name}.") if isinstance(value, CfgNode) else {name: value})
-    return ret
 
 
 def load_host() -> CfgNode:

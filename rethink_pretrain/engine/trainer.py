@@ -114,7 +114,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """The evaluator for the data set's type; its files go to OUTPUT_DIR/inference."""
-        return build_evaluator(cfg, dataset_name, f"{cfg.OUTPUT_DIR}/inference")
+        return build_evaluator(cfg, dataset_name)
 
 
 def train(cfg: CfgNode, resume: bool = False) -> dict[str, Any] | None:

@@ -26,12 +26,12 @@ def check_init(name: str) -> None:
 
 
 def initialize_backbone(backbone: nn.Module, init: str) -> None:
-    """Draw the weights of every convolution anew; biases become 0."""
+    """Draw the weights of every convolution anew, biases 0; the host has set "detectron2"'s."""
     check_init(init)
-    fill = c2_xavier_fill if init == "detectron" else c2_msra_fill
-    for module in backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            fill(module)
+    if init == "detectron":
+        for module in backbone.modules():
+            if isinstance(module, nn.Conv2d):
+                c2_xavier_fill(module)
 
 
 def initialize_mask_predictor(predictor: nn.Conv2d, init: str) -> None:

@@ -6,21 +6,11 @@ from pathlib import Path
 import detectron2
 import pytest
 import yaml
+from conftest import PAPER_SCHEDULES
 
 from rethink_pretrain.errors import UserError
 from rethink_pretrain.solver import build_schedule, parse_length
 
-# Iterations of 16 images and the two drops.
-PAPER = {
-    "1x": (90_000, (60_000, 80_000)),
-    "2x": (180_000, (120_000, 160_000)),
-    "3x": (270_000, (210_000, 250_000)),
-    "4x": (360_000, (300_000, 340_000)),
-    "5x": (450_000, (390_000, 430_000)),
-    "6x": (540_000, (480_000, 520_000)),
-    "9x": (810_000, (750_000, 790_000)),
-    "11x": (990_000, (930_000, 970_000)),
-}
 # Host config, its length in our words -> (IMS_PER_BATCH, MAX_ITER, STEPS, BASE_LR) read in Detectron2.
 HOST = {
     ("Base-RCNN-FPN.yaml", "1x"): (16, 90_000, (60_000, 80_000), 0.02),
@@ -31,9 +21,9 @@ BATCHES = (1, 2, 6, 8, 16, 24, 32, 50, 64, 128, 500)
 
 
 class TestPaper:
-    @pytest.mark.parametrize("length", PAPER)
+    @pytest.mark.parametrize("length", PAPER_SCHEDULES)
     def test_table(self, length):
-        max_iter, steps = PAPER[length]
+        max_iter, steps = PAPER_SCHEDULES[length]
         assert build_schedule(length) == (max_iter, steps, 0.02, 500)
 
     def test_batch_of_64(self):
@@ -138,10 +128,10 @@ class TestLinearRule:
     """Whatever the batch, the same images are seen at the same learning rate per image."""
 
     @pytest.mark.parametrize("batch", BATCHES)
-    @pytest.mark.parametrize("length", PAPER)
+    @pytest.mark.parametrize("length", PAPER_SCHEDULES)
     def test_images_at_each_event(self, length, batch):
         schedule = build_schedule(length, batch)
-        max_iter, steps = PAPER[length]
+        max_iter, steps = PAPER_SCHEDULES[length]
         assert abs(schedule.max_iter * batch - max_iter * 16) <= batch / 2
         for step, reference in zip(schedule.steps, steps, strict=True):
             # Half a batch of rounding for the length and half for the drop itself.
