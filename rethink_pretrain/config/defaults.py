@@ -9,7 +9,8 @@ def add_rethink_config(cfg: CfgNode) -> None:
     """Add the `RETHINK` node to a config of the host. Call it before merging any of our files."""
     cfg.RETHINK = CfgNode()
 
-    # Training length: "6x" (1x is 90k iterations of 16 images), "73ep", "8.6M images".
+    # Training length: "6x" (1x is 90k iterations of 16 images), "220k iterations" (of 16 images), "73ep",
+    # "8.6M images".
     # "" leaves SOLVER as it is. Otherwise SOLVER.MAX_ITER, STEPS, BASE_LR and WARMUP_ITERS follow
     # from it and from SOLVER.IMS_PER_BATCH, and are not set by hand.
     cfg.RETHINK.SCHEDULE = ""
@@ -17,9 +18,41 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # by the linear rule.
     cfg.RETHINK.REFERENCE_LR = 0.02
     cfg.RETHINK.REFERENCE_WARMUP_ITERS = 500
+    # Where the learning rate drops: iterations of 16 images before the end, or shares of the length where
+    # below 1. () is the paper's rule: 60k and 20k before the end, for lengths below 2x at 2/3 and 8/9.
+    cfg.RETHINK.DROPS = ()
     # Images that one "ep" of RETHINK.SCHEDULE counts; the default is COCO train2017.
     cfg.RETHINK.IMAGES_PER_EPOCH = COCO_TRAIN2017_IMAGES
 
-    # Random initialisation: "detectron" (the paper's code) or "detectron2" (the host).
-    # See modeling/init.py for what differs.
+    # Random initialisation: "detectron" (the paper's code), "detectron2" (the host) or "msra" (the paper's
+    # VGG-16). See modeling/init.py for what differs.
     cfg.RETHINK.INIT = "detectron2"
+
+    # With ROI_HEADS.NAME SwitchedCascadeROIHeads: the last iterations (of 16 images) that train the cascade;
+    # before them its first stage trains alone. 0 is the cascade from the first iteration on.
+    cfg.RETHINK.CASCADE_ITERS = 0
+
+    # Training augmentation besides flipping: "resize" is the host's INPUT.MIN_SIZE_TRAIN, "lsj" is large-scale
+    # jitter: scaled by a factor of LSJ_SCALE relative to fitting LSJ_SIZE x LSJ_SIZE px, then cropped or
+    # padded to that square.
+    cfg.RETHINK.AUGMENTATION = "resize"
+    cfg.RETHINK.LSJ_SIZE = 1024
+    cfg.RETHINK.LSJ_SCALE = (0.1, 2.0)
+    # Test-time augmentation (TEST.AUG): boxes of at least this IoU with a kept one move it, weighted by
+    # their scores (Detectron's BBOX_VOTE, 0.9 there). 0 is off.
+    cfg.RETHINK.TTA_BOX_VOTE_IOU = 0.0
+
+    # COCO-format data of the user's own: four paths. DATASETS, the number of classes and the anchor sizes then
+    # follow from the json files. "" is off.
+    cfg.RETHINK.DATA = CfgNode({"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""})
+
+    # What the doctor's grave findings do before the first step: "stop", "warn", or "off" for no examination.
+    cfg.RETHINK.DOCTOR = "stop"
+    # Share of the model's parameters outside the heads that MODEL.WEIGHTS has to fill, 0 to 1.
+    cfg.RETHINK.MIN_COVERAGE = 0.95
+
+    # Norms, by a name of layers.NORMS, where the host has no key; "" is none.
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NORM = ""
+    # Share of the activations behind each fully connected layer of the box head that is dropped in training.
+    cfg.MODEL.ROI_BOX_HEAD.DROPOUT = 0.0
+    cfg.MODEL.VGG = CfgNode({"NORM": ""})

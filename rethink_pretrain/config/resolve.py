@@ -24,6 +24,7 @@ def resolve(cfg: CfgNode) -> None:
         images_per_epoch=cfg.RETHINK.IMAGES_PER_EPOCH,
         reference_lr=cfg.RETHINK.REFERENCE_LR,
         reference_warmup_iters=cfg.RETHINK.REFERENCE_WARMUP_ITERS,
+        drops=tuple(cfg.RETHINK.DROPS),
     )
     untouched = get_cfg().SOLVER
     for name, value in schedule._asdict().items():

@@ -5,17 +5,41 @@ from detectron2.config import CfgNode
 from ..errors import UserError
 from ..layers import get_norm_factory
 
-_NORM_KEYS = ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")
+_AUGMENTATIONS = ("resize", "lsj")
+_DOCTOR = ("stop", "warn", "off")
 
 
 def validate(cfg: CfgNode) -> None:
     """Raises `UserError` for the first setting of `cfg` that is impossible or silently wrong."""
-    for check in (_check_norms, _check_random_weights, _check_solver):
+    for check in (_check_names, _check_norms, _check_random_weights, _check_solver):
         check(cfg)
 
 
+def norm_nodes(cfg: CfgNode) -> tuple[str, ...]:
+    """The nodes of `cfg.MODEL` whose NORM is in use by the model that `cfg` describes."""
+    model = cfg.MODEL
+    with_rois = model.META_ARCHITECTURE in ("GeneralizedRCNN", "PanopticFPN")
+    in_use = {
+        "VGG": "vgg" in model.BACKBONE.NAME,
+        "RESNETS": "resnet" in model.BACKBONE.NAME,
+        "FPN": "fpn" in model.BACKBONE.NAME,
+        "ROI_BOX_HEAD": with_rois,
+        "ROI_MASK_HEAD": with_rois and model.MASK_ON,
+        "ROI_KEYPOINT_HEAD": with_rois and model.KEYPOINT_ON,
+        "RETINANET": "RetinaNet" in model.META_ARCHITECTURE,
+        "SEM_SEG_HEAD": model.META_ARCHITECTURE in ("SemanticSegmentor", "PanopticFPN"),
+    }
+    return tuple(node for node, used in in_use.items() if used)
+
+
+def _check_names(cfg: CfgNode) -> None:
+    for key, names in (("AUGMENTATION", _AUGMENTATIONS), ("DOCTOR", _DOCTOR)):
+        if cfg.RETHINK[key] not in names:
+            raise UserError(f"RETHINK.{key} {cfg.RETHINK[key]!r} is none of: {', '.join(names)}.")
+
+
 def _check_norms(cfg: CfgNode) -> None:
-    for node in _NORM_KEYS:
+    for node in norm_nodes(cfg):
         try:
             get_norm_factory(cfg.MODEL[node].NORM)
         except UserError as error:
@@ -31,7 +55,7 @@ def _check_random_weights(cfg: CfgNode) -> None:
             f"MODEL.BACKBONE.FREEZE_AT {cfg.MODEL.BACKBONE.FREEZE_AT} would freeze layers that hold random "
             'weights (MODEL.WEIGHTS is ""). Set FREEZE_AT to 0, or give weights.'
         )
-    for node in _NORM_KEYS:
+    for node in norm_nodes(cfg):
         if cfg.MODEL[node].NORM == "FrozenBN":
             raise UserError(
                 f"MODEL.{node}.NORM FrozenBN normalises nothing when the weights are random (MODEL.WEIGHTS "

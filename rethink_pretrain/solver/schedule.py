@@ -18,7 +18,9 @@ COCO_TRAIN2017_IMAGES = 118_287
 _TAILS = (60_000, 20_000)  # iterations of 16 images
 _SHARES = (2 / 3, 8 / 9)
 
-_LENGTH = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>x|ep|(?P<prefix>[kM]?)\s*images)")
+_LENGTH = re.compile(
+    r"(?P<number>\d+(?:\.\d+)?)\s*(?P<prefix>[kM]?)\s*(?P<unit>x|ep|images|iterations)"
+)
 _PREFIXES = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
@@ -26,29 +28,32 @@ class Schedule(NamedTuple):
     """What a solver needs, in iterations of `images_per_batch` images."""
 
     max_iter: int
-    steps: tuple[int, int]
+    steps: tuple[int, ...]
     base_lr: float
     warmup_iters: int
 
 
 def parse_length(text: str, images_per_epoch: int = COCO_TRAIN2017_IMAGES) -> float:
-    """Training images, every visit counted, in a length such as "6x", "73ep" or "8.6M images".
+    """Training images, every visit counted, in a length such as "6x", "220k iterations", "73ep", "8.6M images".
 
-    "1x" is 90k iterations of 16 images, whatever the data set; "ep" counts passes over
-    `images_per_epoch` images. Fractions are fine: "0.5x". Raises `UserError` for anything else.
+    "1x" is 90k iterations, and iterations have 16 images, whatever the batch and the data set; "ep"
+    counts passes over `images_per_epoch` images. Fractions are fine: "0.5x". Raises `UserError` for
+    anything else.
     """
     match = _LENGTH.fullmatch(text.strip())
-    if match is None or float(match["number"]) == 0:
+    prefixed_unit = match is not None and match["prefix"] and match["unit"] in ("x", "ep")
+    if match is None or prefixed_unit or float(match["number"]) == 0:
         raise UserError(
             f"Unknown training length {text!r} in RETHINK.SCHEDULE. "
-            'Write a multiple such as "6x", epochs such as "73ep", or images such as "8.6M images".'
+            'Write a multiple such as "6x", iterations of 16 images such as "220k iterations", epochs such as '
+            '"73ep", or images such as "8.6M images".'
         )
     number, unit = float(match["number"]), match["unit"]
     if unit == "x":
         return number * ITERATIONS_1X * REFERENCE_BATCH
     if unit == "ep":
         return number * images_per_epoch
-    return number * _PREFIXES[match["prefix"]]
+    return number * _PREFIXES[match["prefix"]] * (REFERENCE_BATCH if unit == "iterations" else 1)
 
 
 def build_schedule(
@@ -58,6 +63,7 @@ def build_schedule(
     images_per_epoch: int = COCO_TRAIN2017_IMAGES,
     reference_lr: float = 0.02,
     reference_warmup_iters: int = 500,
+    drops: tuple[float, ...] = (),
 ) -> Schedule:
     """The schedule of `length` for any batch size.
 
@@ -65,19 +71,18 @@ def build_schedule(
     every batch size sees the same images at the same learning rate per image (linear rule of Goyal
     et al., arXiv 1706.02677, which the paper cites). The warm-up therefore spans the same images too.
 
-    Raises `UserError` for an unknown length or one too short for two drops (five iterations).
+    `drops` are iterations of 16 images before the end, or below 1 shares of the length; none is the
+    paper's rule. Raises `UserError` for an unknown length and for one too short for its drops.
     """
     images = parse_length(length, images_per_epoch)
     scale = REFERENCE_BATCH / images_per_batch
     max_iter = round(images / images_per_batch)
-    if images >= 2 * ITERATIONS_1X * REFERENCE_BATCH:
-        steps = tuple(max_iter - round(tail * scale) for tail in _TAILS)
-    else:
-        steps = tuple(round(share * max_iter) for share in _SHARES)
-    if not 0 < steps[0] < steps[1] < max_iter:
+    drops = drops or (_TAILS if images >= 2 * ITERATIONS_1X * REFERENCE_BATCH else _SHARES)
+    steps = tuple(round(drop * max_iter) if drop < 1 else max_iter - round(drop * scale) for drop in drops)
+    if not all(before < after for before, after in zip((0, *steps), (*steps, max_iter))):
         raise UserError(
             f"RETHINK.SCHEDULE {length!r} is {max_iter} iterations of {images_per_batch} images: too short "
-            "for two learning-rate drops. Give a longer one, or a smaller SOLVER.IMS_PER_BATCH."
+            f"for learning-rate drops at {', '.join(map(str, steps))}. Give a longer one, a smaller SOLVER.IMS_PER_BATCH, or other RETHINK.DROPS."
         )
     base_lr = reference_lr * images_per_batch / REFERENCE_BATCH
     # Whoever asks for a warm-up gets at least one iteration of it, however large the batch.

@@ -83,6 +83,8 @@ class TestLengths:
         [
             ("6x", 8_640_000),
             (" 6 x ", 8_640_000),
+            ("220k iterations", 3_520_000),
+            ("1.5 M iterations", 24_000_000),
             ("73ep", 8_634_951),
             ("2 ep", 236_574),
             ("8.6Mimages", 8_600_000),
@@ -124,6 +126,26 @@ class TestStepRules:
             assert shorter.steps[1] < longer.steps[1]
 
 
+class TestDrops:
+    """RETHINK.DROPS; the 10k recipe of figure 7 drops once, 20k before the end (PAPER 3)."""
+
+    @pytest.mark.parametrize("thousands", [60, 100, 140, 180, 220])
+    def test_10k_recipe(self, thousands):
+        schedule = build_schedule(f"{thousands}k iterations", drops=(20_000,))
+        assert schedule[:2] == (thousands * 1000, (thousands * 1000 - 20_000,))
+
+    def test_linear_rule(self):
+        assert build_schedule("220k iterations", 64, drops=(20_000,))[:2] == (55_000, (50_000,))
+
+    def test_shares_and_distances(self):
+        assert build_schedule("1x", drops=(0.5, 20_000)).steps == (45_000, 70_000)
+
+    @pytest.mark.parametrize("drops", [(90_000,), (100_000,), (20_000, 60_000), (0.9, 0.5), (20_000, 20_000)])
+    def test_impossible(self, drops):
+        with pytest.raises(UserError, match="RETHINK.DROPS"):
+            build_schedule("1x", drops=drops)
+
+
 class TestLinearRule:
     """Whatever the batch, the same images are seen at the same learning rate per image."""
 
@@ -158,7 +180,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         "length",
         ["", "6", "x", "6X", "6 epochs", "6M", "8.6G images", "6x 3x", "0x", "0.0ep", "0 images", "-1x"]
-        + ["+1x", "1e3x", ".5x", "6.x", "nanx", "infx", "six", "6x\n7x"],
+        + ["+1x", "6kx", "6 k x", "2Mep", "1e3x", ".5x", "6.x", "nanx", "infx", "six", "6x\n7x"],
     )
     def test_unknown_length(self, length):
         with pytest.raises(UserError) as info:
