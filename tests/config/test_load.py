@@ -65,7 +65,7 @@ class TestUnknownKeys:
     def test_nothing_close(self, write):
         message = refusal(write("a.yaml", GOOD + "RETHINK: {QQQQQQ: 1}"))
         assert "Did you mean" not in message
-        known = sorted(["SCHEDULE", "REFERENCE_LR", "REFERENCE_WARMUP_ITERS", "IMAGES_PER_EPOCH", "INIT"])
+        known = sorted(load_config(write("good.yaml", GOOD)).RETHINK)
         assert f"Valid here: {', '.join(known)}." in message
 
     def test_number_as_key(self, write):
