@@ -5,18 +5,17 @@ import argparse
 import os
 import sys
 
+OWN_DATA = ("train_json", "train_images", "val_json", "val_images")
 
 def parse_args() -> argparse.Namespace:
-    """The host's flags, and --overlay and --dry-run."""
+    """The host's flags, --overlay, --dry-run and four for data of the user's own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a file of configs/")
-    parser.add_argument(
-        "--overlay",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="merge configs/_overlay/NAME.yaml on top",
-    )
+    overlay_help = "merge configs/_overlay/NAME.yaml on top"
+    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=overlay_help)
+    for flag in OWN_DATA:
+        own_help = f"your data, all four: sets RETHINK.DATA.{flag.upper()}"
+        parser.add_argument(f"--{flag.replace('_', '-')}", metavar="PATH", help=own_help)
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and exit")
@@ -27,7 +26,10 @@ def parse_args() -> argparse.Namespace:
     port = 2**15 + 2**14 + os.getuid() % 2**14
     parser.add_argument("--dist-url", default=f"tcp://127.0.0.1:{port}", help="where the processes meet")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override config keys")
-    return parser.parse_args()
+    args = parser.parse_args()
+    own = {f"RETHINK.DATA.{flag.upper()}": getattr(args, flag) for flag in OWN_DATA if getattr(args, flag)}
+    args.opts = [word for pair in own.items() for word in pair] + args.opts
+    return args
 
 
 def run(args: argparse.Namespace) -> None:
