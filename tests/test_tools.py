@@ -15,13 +15,13 @@ from PIL import Image
 SCRATCH_6X = str(REPOSITORY / "configs" / "scratch_6x.yaml")
 
 
-def run_tool(name, *args, **env):
+def run_tool(name, *args, timeout=300, **env):
     return subprocess.run(
         [sys.executable, str(REPOSITORY / "tools" / name), *args],
         env={**os.environ, "PYTHONWARNINGS": "ignore", **env},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
 
 

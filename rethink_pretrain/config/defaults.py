@@ -32,9 +32,9 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # before them its first stage trains alone. 0 is the cascade from the first iteration on.
     cfg.RETHINK.CASCADE_ITERS = 0
 
-    # Training augmentation besides flipping: "resize" is the host's INPUT.MIN_SIZE_TRAIN, "lsj" is large-scale
-    # jitter: scaled by a factor of LSJ_SCALE relative to fitting LSJ_SIZE x LSJ_SIZE px, then cropped or
-    # padded to that square.
+    # Training augmentation besides flipping: "resize" is the host's INPUT.MIN_SIZE_TRAIN, "lsj" is
+    # large-scale jitter: scaled by a factor of LSJ_SCALE relative to fitting LSJ_SIZE x LSJ_SIZE px, then
+    # cropped or padded to that square.
     cfg.RETHINK.AUGMENTATION = "resize"
     cfg.RETHINK.LSJ_SIZE = 1024
     cfg.RETHINK.LSJ_SCALE = (0.1, 2.0)
@@ -42,8 +42,8 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # their scores (Detectron's BBOX_VOTE, 0.9 there). 0 is off.
     cfg.RETHINK.TTA_BOX_VOTE_IOU = 0.0
 
-    # COCO-format data of the user's own: four paths. DATASETS, the number of classes and the anchor sizes then
-    # follow from the json files. "" is off.
+    # COCO-format data of the user's own: four paths. DATASETS, the number of classes and the anchor sizes
+    # then follow from the json files. "" is off.
     cfg.RETHINK.DATA = CfgNode({"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""})
 
     # What the doctor's grave findings do before the first step: "stop", "warn", or "off" for no examination.
