@@ -18,9 +18,7 @@ COCO_TRAIN2017_IMAGES = 118_287
 _TAILS = (60_000, 20_000)  # iterations of 16 images
 _SHARES = (2 / 3, 8 / 9)
 
-_LENGTH = re.compile(
-    r"(?P<number>\d+(?:\.\d+)?)\s*(?P<prefix>[kM]?)\s*(?P<unit>x|ep|images|iterations)"
-)
+_LENGTH = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<prefix>[kM]?)\s*(?P<unit>x|ep|images|iterations)")
 _PREFIXES = {"": 1, "k": 1_000, "M": 1_000_000}
 
 
@@ -34,7 +32,7 @@ class Schedule(NamedTuple):
 
 
 def parse_length(text: str, images_per_epoch: int = COCO_TRAIN2017_IMAGES) -> float:
-    """Training images, every visit counted, in a length such as "6x", "220k iterations", "73ep", "8.6M images".
+    """Training images, every visit counted, in "6x", "220k iterations", "73ep", "8.6M images" and the like.
 
     "1x" is 90k iterations, and iterations have 16 images, whatever the batch and the data set; "ep"
     counts passes over `images_per_epoch` images. Fractions are fine: "0.5x". Raises `UserError` for
@@ -45,8 +43,8 @@ def parse_length(text: str, images_per_epoch: int = COCO_TRAIN2017_IMAGES) -> fl
     if match is None or prefixed_unit or float(match["number"]) == 0:
         raise UserError(
             f"Unknown training length {text!r} in RETHINK.SCHEDULE. "
-            'Write a multiple such as "6x", iterations of 16 images such as "220k iterations", epochs such as '
-            '"73ep", or images such as "8.6M images".'
+            'Write a multiple such as "6x", iterations of 16 images such as "220k iterations", epochs such '
+            'as "73ep", or images such as "8.6M images".'
         )
     number, unit = float(match["number"]), match["unit"]
     if unit == "x":
@@ -81,8 +79,9 @@ def build_schedule(
     steps = tuple(round(drop * max_iter) if drop < 1 else max_iter - round(drop * scale) for drop in drops)
     if not all(before < after for before, after in zip((0, *steps), (*steps, max_iter))):
         raise UserError(
-            f"RETHINK.SCHEDULE {length!r} is {max_iter} iterations of {images_per_batch} images: too short "
-            f"for learning-rate drops at {', '.join(map(str, steps))}. Give a longer one, a smaller SOLVER.IMS_PER_BATCH, or other RETHINK.DROPS."
+            f"RETHINK.SCHEDULE {length!r} is {max_iter} iterations of {images_per_batch} images: too short for "
+            f"learning-rate drops at {', '.join(map(str, steps))}. Give a longer one, a smaller "
+            "SOLVER.IMS_PER_BATCH, or other RETHINK.DROPS."
         )
     base_lr = reference_lr * images_per_batch / REFERENCE_BATCH
     # Whoever asks for a warm-up gets at least one iteration of it, however large the batch.

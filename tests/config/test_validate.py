@@ -6,6 +6,7 @@ import pytest
 from detectron2.config import CfgNode
 
 from rethink_pretrain.config import load_config, validate
+from rethink_pretrain.config.validate import norm_nodes
 from rethink_pretrain.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -128,3 +129,39 @@ class TestWarmup:
         with pytest.raises(UserError, match=r"warm-up of 500 iterations .* drop at 500\."):
             load_config(path, opts=["RETHINK.SCHEDULE", "12000 images"])
         load_config(path, opts=["RETHINK.SCHEDULE", "12016 images"])
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        ("key", "names"), [("AUGMENTATION", "resize, lsj"), ("DOCTOR", "stop, warn, off")]
+    )
+    def test_unknown(self, scratch, key, names):
+        scratch.RETHINK[key] = "other"
+        assert refusal(scratch) == f"RETHINK.{key} 'other' is none of: {names}."
+
+
+class TestNodesInUse:
+    """A norm counts where the model has the part; the host's defaults of the other parts do not."""
+
+    def test_mask_rcnn(self, scratch):
+        assert norm_nodes(scratch) == ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")
+
+    def test_keypoints_instead_of_masks(self, scratch):
+        scratch.MODEL.MASK_ON, scratch.MODEL.KEYPOINT_ON = False, True
+        assert norm_nodes(scratch) == ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_KEYPOINT_HEAD")
+
+    def test_one_stage(self, scratch):
+        scratch.MODEL.META_ARCHITECTURE = "RethinkRetinaNet"
+        assert norm_nodes(scratch) == ("RESNETS", "FPN", "RETINANET")
+
+    def test_segmentation(self, scratch):
+        scratch.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+        assert norm_nodes(scratch) == ("RESNETS", "FPN", "SEM_SEG_HEAD")
+
+    def test_vgg_is_no_resnet(self, scratch):
+        scratch.MODEL.BACKBONE.NAME = "build_rethink_vgg_backbone"
+        scratch.MODEL.RESNETS.NORM = "FrozenBN"  # the host's default, unused
+        assert "RESNETS" not in norm_nodes(scratch)
+        validate(scratch)
+        scratch.MODEL.VGG.NORM = "FrozenBN"
+        assert refusal(scratch).startswith("MODEL.VGG.NORM FrozenBN normalises nothing")

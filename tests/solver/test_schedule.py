@@ -142,7 +142,7 @@ class TestDrops:
 
     @pytest.mark.parametrize("drops", [(90_000,), (100_000,), (20_000, 60_000), (0.9, 0.5), (20_000, 20_000)])
     def test_impossible(self, drops):
-        with pytest.raises(UserError, match="RETHINK.DROPS"):
+        with pytest.raises(UserError, match=r"RETHINK\.DROPS"):
             build_schedule("1x", drops=drops)
 
 
