@@ -79,8 +79,8 @@ def build_schedule(
     steps = tuple(round(drop * max_iter) if drop < 1 else max_iter - round(drop * scale) for drop in drops)
     if not all(before < after for before, after in zip((0, *steps), (*steps, max_iter))):
         raise UserError(
-            f"RETHINK.SCHEDULE {length!r} is {max_iter} iterations of {images_per_batch} images: too short for "
-            f"learning-rate drops at {', '.join(map(str, steps))}. Give a longer one, a smaller "
+            f"RETHINK.SCHEDULE {length!r} is {max_iter} iterations of {images_per_batch} images: too short "
+            f"for learning-rate drops at {', '.join(map(str, steps))}. Give a longer one, a smaller "
             "SOLVER.IMS_PER_BATCH, or other RETHINK.DROPS."
         )
     base_lr = reference_lr * images_per_batch / REFERENCE_BATCH
