@@ -18,6 +18,7 @@ from .. import compat
 from ..data import check_num_classes
 from ..errors import UserError
 from ..evaluation import build_evaluator
+from .cascade_switch import build_cascade_switch
 from .progress import ProgressBar, build_progress_writer
 from .run_record import RunRecord
 from .setup import pick_device
@@ -32,7 +33,7 @@ class Trainer(DefaultTrainer):
         """In the order in which they run after every iteration."""
         cfg = self.cfg
         main = comm.is_main_process()
-        ret = [hooks.IterationTimer(), hooks.LRScheduler()]
+        ret = [hooks.IterationTimer(), build_cascade_switch(cfg), hooks.LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
             # Changes the model, so before whatever saves or evaluates it. It has a loader of its own, so
             # that training sees the same images with and without it.
@@ -49,7 +50,7 @@ class Trainer(DefaultTrainer):
             ret.append(hooks.PeriodicWriter(self.build_writers(), WRITER_PERIOD))
             ret.append(self._build_progress())
             ret.append(RunRecord(cfg))
-        return ret
+        return [hook for hook in ret if hook]
 
     def _build_progress(self) -> HookBase:
         writer = build_progress_writer(self.max_iter)

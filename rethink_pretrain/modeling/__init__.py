@@ -1,6 +1,6 @@
 """Model parts under the host's registries. Importing this package registers them."""
 
-from . import heads, init, rpn
+from . import cascade, heads, init, keypoint_head, retinanet, rpn, sem_seg
 from .backbone import build_resnet
 
-__all__ = ["build_resnet", "heads", "init", "rpn"]
+__all__ = ["build_resnet", "cascade", "heads", "init", "keypoint_head", "retinanet", "rpn", "sem_seg"]

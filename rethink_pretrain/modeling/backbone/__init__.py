@@ -5,6 +5,7 @@ from .resnet import (
     build_resnet,
     build_rethink_resnet_backbone,
     build_rethink_resnet_fpn_backbone,
+    build_rethink_retinanet_resnet_fpn_backbone,
 )
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "build_resnet",
     "build_rethink_resnet_backbone",
     "build_rethink_resnet_fpn_backbone",
+    "build_rethink_retinanet_resnet_fpn_backbone",
 ]

@@ -5,7 +5,7 @@ from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import ResNet
-from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
 from torch import nn
 
@@ -119,11 +119,23 @@ def build_rethink_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
 @BACKBONE_REGISTRY.register()
 def build_rethink_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The ResNet with the host's FPN on top: p2 to p5, and p6 by subsampling for the RPN."""
+    return _build_fpn(cfg, build_rethink_resnet_backbone(cfg, input_shape), LastLevelMaxPool())
+
+
+@BACKBONE_REGISTRY.register()
+def build_rethink_retinanet_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The ResNet with RetinaNet's FPN: p3 to p5, and p6, p7 by convolutions on res5."""
+    resnet = build_rethink_resnet_backbone(cfg, input_shape)
+    channels = resnet.output_shape()["res5"].channels
+    return _build_fpn(cfg, resnet, LastLevelP6P7(channels, cfg.MODEL.FPN.OUT_CHANNELS))
+
+
+def _build_fpn(cfg: CfgNode, bottom_up: ResNet, top_block: nn.Module) -> FPN:
     return FPN(
-        bottom_up=build_rethink_resnet_backbone(cfg, input_shape),
+        bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=get_norm_factory(cfg.MODEL.FPN.NORM),
-        top_block=LastLevelMaxPool(),
+        top_block=top_block,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )

@@ -1,0 +1,53 @@
+"""The paper's switch: plain Mask R-CNN first, Cascade R-CNN for the last iterations."""
+
+import logging
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from torch import nn
+
+from ..errors import UserError
+from ..modeling.cascade import SwitchedCascadeROIHeads
+from ..solver.schedule import REFERENCE_BATCH
+
+logger = logging.getLogger(__name__)
+
+
+class CascadeSwitch(HookBase):
+    """Turns the cascade of the model on when `iterations` are left; a resumed run finds it as it was."""
+
+    def __init__(self, iterations: int):
+        self._iterations = iterations
+
+    def before_step(self) -> None:
+        """Before the first iteration of the cascade's share, once."""
+        if self.trainer.iter < self.trainer.max_iter - self._iterations:
+            return
+        roi_heads = _unwrap(self.trainer.model).roi_heads
+        if roi_heads.cascade_on:
+            return
+        roi_heads.turn_on()
+        for parameter in roi_heads.idle_parameters():
+            # What it holds stems from the weights before they became copies of the first stage.
+            self.trainer.optimizer.state.pop(parameter, None)
+        logger.info("Iteration %d: the cascade is on for the rest of the training.", self.trainer.iter)
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
+
+
+def build_cascade_switch(cfg: CfgNode) -> CascadeSwitch | None:
+    """The hook for RETHINK.CASCADE_ITERS iterations of 16 images; None where the model needs no switch.
+
+    Raises `UserError` where the cascade would be on for the whole training, which is CASCADE_ITERS 0.
+    """
+    if SwitchedCascadeROIHeads.__name__ != cfg.MODEL.ROI_HEADS.NAME or not cfg.RETHINK.CASCADE_ITERS:
+        return None
+    iterations = round(cfg.RETHINK.CASCADE_ITERS * REFERENCE_BATCH / cfg.SOLVER.IMS_PER_BATCH)
+    if not 0 < iterations < cfg.SOLVER.MAX_ITER:
+        raise UserError(
+            f"RETHINK.CASCADE_ITERS {cfg.RETHINK.CASCADE_ITERS} (of 16 images) is {iterations} of the run's "
+            f"{cfg.SOLVER.MAX_ITER} iterations. Set it lower, or to 0 for a cascade from the start."
+        )
+    return CascadeSwitch(iterations)

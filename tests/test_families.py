@@ -1,0 +1,45 @@
+"""Every model family trains and evaluates on the toy set through tools/train_net.py, and its loss falls."""
+
+import json
+
+import pytest
+from conftest import REPOSITORY
+from test_tools import run_tool
+
+# Config -> metrics that its evaluation has to bring.
+FAMILIES = {
+    "scratch_mask_rcnn_R_18_FPN_gn": ("bbox/AP", "segm/AP"),
+    "scratch_cascade_R_18_FPN_gn": ("bbox/AP", "segm/AP"),
+    "scratch_keypoint_rcnn_R_18_FPN_gn": ("bbox/AP", "keypoints/AP"),
+    "scratch_retinanet_R_18_FPN_gn": ("bbox/AP",),
+    "scratch_faster_rcnn_VGG16": ("bbox/AP",),
+    "scratch_mask_rcnn_X_152_FPN_gn": ("bbox/AP", "segm/AP"),
+    "scratch_semantic_R_18_FPN_gn": ("sem_seg/mIoU",),
+    "scratch_panoptic_R_18_FPN_gn": ("bbox/AP", "segm/AP", "sem_seg/mIoU"),
+    "scratch_mask_rcnn_R_18_FPN_gn_tta": ("bbox/AP", "segm/AP", "tta/bbox/AP", "tta/segm/AP"),
+}
+ITERATIONS = 40  # metrics.json has a row for every 20, the median loss of these: the second against the first
+SHORT = [
+    *("RETHINK.SCHEDULE", f"{4 * ITERATIONS} images", "SOLVER.IMS_PER_BATCH", "4", "TEST.EVAL_PERIOD", "0"),
+    *("RETHINK.REFERENCE_WARMUP_ITERS", "2", "SOLVER.CHECKPOINT_PERIOD", "1000", "SEED", "0"),
+    *("RETHINK.CASCADE_ITERS", str(ITERATIONS // 8)),  # of 16 images: the second half
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_family(name, datasets, tmp_path):
+    config = REPOSITORY / "configs" / "toy" / f"{name}.yaml"
+    done = run_tool(
+        "train_net.py", "--config-file", str(config), *SHORT, "OUTPUT_DIR", str(tmp_path), timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    early, late = (
+        next(row for row in rows if row["iteration"] == iteration and "total_loss" in row)
+        for iteration in (ITERATIONS // 2 - 1, ITERATIONS - 1)
+    )
+    losses = [key for key in early if "loss_" in key]  # a cascade that is turned on brings more of them
+    assert sum(late[key] for key in losses) < sum(early[key] for key in losses)
+    metrics = {key: value for row in rows for key, value in row.items()}
+    assert metrics.keys() >= set(FAMILIES[name])
