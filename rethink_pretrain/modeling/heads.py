@@ -10,21 +10,41 @@ from detectron2.modeling.roi_heads import (
     FastRCNNConvFCHead,
     MaskRCNNConvUpsampleHead,
 )
+from torch import nn
 
 from ..layers import NormFactory, get_norm_factory
-from .init import initialize_mask_predictor
+from .init import initialize_box_head, initialize_mask_predictor
 
 
 @ROI_BOX_HEAD_REGISTRY.register()
 class RethinkConvFCHead(FastRCNNConvFCHead):
     """The host's convolutions and fully connected layers; the convolutions take a name of `NORMS`.
 
-    The paper's head is 4 convolutions of 256 with GN and one layer of 1024 (Detectron's Xconv1fc).
+    The paper's head is 4 convolutions of 256 with GN and one layer of 1024 (Detectron's Xconv1fc), and for
+    VGG-16 two layers of 4096, each with a `dropout` of 0.5 of its activations in training.
     """
 
     @configurable
-    def __init__(self, input_shape: ShapeSpec, *, conv_norm: str | NormFactory = "", **kwargs):
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        conv_norm: str | NormFactory = "",
+        dropout: float = 0.0,
+        init: str = "detectron2",
+        **kwargs,
+    ):
         super().__init__(input_shape, conv_norm=get_norm_factory(conv_norm), **kwargs)
+        initialize_box_head(self, init)
+        if dropout > 0:
+            for index in range(1, len(self.fcs) + 1):  # in the place of the host's ReLU: no weight is renamed
+                setattr(self, f"fc_relu{index}", nn.Sequential(nn.ReLU(), nn.Dropout(dropout)))
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
+        """The host's arguments, `cfg.MODEL.ROI_BOX_HEAD.DROPOUT` and `cfg.RETHINK.INIT`."""
+        dropout = cfg.MODEL.ROI_BOX_HEAD.DROPOUT
+        return {**super().from_config(cfg, input_shape), "dropout": dropout, "init": cfg.RETHINK.INIT}
 
 
 @ROI_MASK_HEAD_REGISTRY.register()

@@ -1,22 +1,36 @@
-"""How the weights of a detector start, as Detectron (Caffe2) or as Detectron2 does it.
+"""How the weights of a detector start: as Detectron (Caffe2) does it, as Detectron2, or by MSRA alone.
 
-The two agree on FPN, RPN, box head and mask convolutions (PAPER 1.3 of the specification: XavierFill,
-normal 0.01, MSRAFill); the host's layers set those. They differ in two places, and only those are here:
+    part                    "detectron"            "detectron2"          "msra"
+    ResNet, VGG convs       XavierFill             MSRAFill              MSRAFill
+    box head convs          MSRAFill               MSRAFill              MSRAFill
+    box head FC layers      XavierFill             XavierFill            MSRAFill
+    mask predictor          MSRAFill               normal 0.001          MSRAFill
+    mask convs, deconv      MSRAFill               the same in all three
+    keypoint convs, deconv  MSRAFill
+    semantic convs          MSRAFill
+    FPN convs               XavierFill
+    RPN convs               normal 0.01
+    class scores            normal 0.01
+    box deltas              normal 0.001
+    RetinaNet head          normal 0.01, the bias of the scores such that they start at 0.01
 
-    part              "detectron" (the paper's code)      "detectron2" (the host)
-    ResNet convs      XavierFill: uniform, fan-in         MSRA: normal, fan-out
-    mask predictor    MSRAFill: normal, fan-out           normal, std 0.001
+XavierFill is uniform with variance 1 / fan-in, MSRAFill normal with variance 2 / fan-out; biases are 0, scales
+of norms 1. Sources: PAPER 1.3 of the specification, read in Detectron, Caffe2 and Detectron2. "detectron" is the
+code behind the paper's tables; "msra" is the paper's VGG-16, which starts by MSRA for ImageNet as for COCO. The
+host's layers set what the last eight rows say, so that only the first four rows need code.
 
-The scale of the last norm of a residual block starts at 1 in both. Zero, as in "ImageNet in 1 hour",
-hurts GN models trained from scratch (a finding noted in the host's resnet.py).
+The scale of the last norm of a residual block starts at 1 in all. Zero, as in "ImageNet in 1 hour", hurts GN
+models trained from scratch (a finding noted in the host's resnet.py).
 """
+
+from collections.abc import Callable
 
 from fvcore.nn.weight_init import c2_msra_fill, c2_xavier_fill
 from torch import nn
 
 from ..errors import UserError
 
-INITS = ("detectron", "detectron2")
+INITS = ("detectron", "detectron2", "msra")
 
 
 def check_init(name: str) -> None:
@@ -26,16 +40,27 @@ def check_init(name: str) -> None:
 
 
 def initialize_backbone(backbone: nn.Module, init: str) -> None:
-    """Draw the weights of every convolution anew, biases 0; the host has set "detectron2"'s."""
+    """Draw the convolutions anew where the MSRAFill of their builder is not what `init` says."""
     check_init(init)
     if init == "detectron":
-        for module in backbone.modules():
-            if isinstance(module, nn.Conv2d):
-                c2_xavier_fill(module)
+        _fill(backbone, nn.Conv2d, c2_xavier_fill)
+
+
+def initialize_box_head(head: nn.Module, init: str) -> None:
+    """Draw the fully connected layers where the host's XavierFill is not what `init` says."""
+    check_init(init)
+    if init == "msra":
+        _fill(head, nn.Linear, c2_msra_fill)
 
 
 def initialize_mask_predictor(predictor: nn.Conv2d, init: str) -> None:
-    """Draw the weights of the last 1x1 convolution of a mask head; the host has set "detectron2"'s."""
+    """Draw the last 1x1 convolution of a mask head where the host's normal 0.001 is not what `init` says."""
     check_init(init)
-    if init == "detectron":
+    if init != "detectron2":
         c2_msra_fill(predictor)
+
+
+def _fill(module: nn.Module, kind: type[nn.Module], fill: Callable[[nn.Module], None]) -> None:
+    for layer in module.modules():
+        if isinstance(layer, kind):
+            fill(layer)

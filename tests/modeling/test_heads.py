@@ -168,7 +168,7 @@ class TestMaskPredictorInit:
     def test_unknown(self):
         with pytest.raises(UserError) as info:
             self.build("caffe2")
-        assert str(info.value) == "Unknown RETHINK.INIT 'caffe2'. Choose from detectron, detectron2."
+        assert str(info.value) == "Unknown RETHINK.INIT 'caffe2'. Choose from detectron, detectron2, msra."
 
 
 class TestConfig:

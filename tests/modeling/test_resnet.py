@@ -275,11 +275,11 @@ class TestErrors:
         with pytest.raises(UserError, match=f"NUM_GROUPS 32 needs a depth of 50 or more, not {depth}"):
             build_resnet(depth, "GN", num_groups=32)
 
-    @pytest.mark.parametrize("init", ["msra", "Detectron", ""])
+    @pytest.mark.parametrize("init", ["kaiming", "Detectron", ""])
     def test_init(self, init):
         with pytest.raises(UserError) as info:
             build_resnet(18, "GN", res2_channels=64, init=init)
-        assert str(info.value) == f"Unknown RETHINK.INIT {init!r}. Choose from detectron, detectron2."
+        assert str(info.value) == f"Unknown RETHINK.INIT {init!r}. Choose from detectron, detectron2, msra."
 
     def test_norm(self):
         with pytest.raises(UserError, match="Unknown norm 'LN'"):
