@@ -12,20 +12,31 @@ SOURCES = sorted(path for name in (PACKAGE, "tools", "tests") for path in (ROOT 
 # Part of the package -> the parts that it may import; "" is __init__.py of the package itself.
 MAY_IMPORT = {
     "": {"modeling"},
-    "analysis": {"errors"},
-    "checkpoint": {"compat", "errors"},
+    "analysis": {"errors", "files"},
+    "checkpoint": {"compat", "errors", "files"},
     "compat": set(),
     "config": {"compat", "errors", "layers", "solver"},
-    "data": {"compat", "errors"},
-    "engine": {"checkpoint", "compat", "config", "data", "errors", "evaluation", "modeling", "solver"},
+    "data": {"compat", "errors", "files"},
+    "engine": {
+        "checkpoint",
+        "compat",
+        "config",
+        "data",
+        "errors",
+        "evaluation",
+        "files",
+        "modeling",
+        "solver",
+    },
     "errors": set(),
-    "evaluation": {"compat", "data", "errors"},
+    "files": set(),
+    "evaluation": {"compat", "data", "errors", "files"},
     "layers": {"compat", "errors"},
     "modeling": {"compat", "errors", "layers"},
     "solver": {"errors"},
 }
 # Arithmetic and file reading, tested in milliseconds and usable where no detector runs.
-WITHOUT_TORCH = {"analysis", "errors", "solver"}
+WITHOUT_TORCH = {"analysis", "errors", "files", "solver"}
 HEAVY = {"torch", "torchvision", "detectron2", "fvcore"}
 
 

@@ -68,7 +68,8 @@ def draw(output: Path, data: Path) -> None:
 
 def summarize(output: Path, metrics: dict[str, dict[str, float]]) -> dict:
     """summary.json: what came out and what it cost, over all sessions of the run."""
-    from rethink_pretrain.engine.run_record import read_run_record, write_json
+    from rethink_pretrain.engine.run_record import read_run_record
+    from rethink_pretrain.files import write_json
 
     sessions = read_run_record(output / "run.json")["sessions"]
     summary = {

@@ -19,6 +19,8 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..files import write_json
+
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -62,13 +64,6 @@ def read_run_record(path: Path) -> dict[str, Any]:
     if path.is_file():
         return json.loads(path.read_text())
     return {"sessions": []}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` so that `path` holds either all of it or what it held before."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
 
 
 def describe_session() -> dict[str, Any]:

@@ -9,9 +9,10 @@ import yaml
 
 from rethink_pretrain.config import load_config
 from rethink_pretrain.engine import Trainer, prepare, start
-from rethink_pretrain.engine.run_record import read_run_record, write_json
+from rethink_pretrain.engine.run_record import read_run_record
 from rethink_pretrain.engine.setup import pick_device
 from rethink_pretrain.errors import UserError, one_line_errors
+from rethink_pretrain.files import write_json
 
 
 def test_the_output_folder_is_named_after_the_config(short_cfg):
