@@ -7,6 +7,7 @@ as they are.
 """
 
 import argparse
+import gc
 import json
 import sys
 from collections import defaultdict
@@ -29,13 +30,10 @@ def parse_args() -> argparse.Namespace:
 def read(path: Path) -> dict:
     """The document, checked for what is needed here."""
     from rethink_pretrain.errors import UserError
+    from rethink_pretrain.files import read_json
 
-    try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}.") from None
+    document = read_json(path)
+    gc.freeze()  # it stays to the end, so the garbage collector need not look at its millions of objects
     lists = ("images", "annotations", "categories")
     if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in lists):
         raise UserError(f"{path} is not in COCO's format: it needs the lists {', '.join(lists)}.")

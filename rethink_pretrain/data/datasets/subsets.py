@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from decimal import Decimal
 from typing import NamedTuple
 
 RARE_IMAGES = 10  # a category in fewer images of the subset is reported as rare
@@ -42,14 +43,15 @@ class SubsetSpec(NamedTuple):
 def parse_subset(name: str) -> SubsetSpec:
     """The parts of `name`. Raises `ValueError` with examples for anything that is not such a name."""
     match = _SPEC.fullmatch(name)
-    number = float(match["number"]) * _UNITS.get(match["unit"], 1) if match else 0
+    # Decimal, because 2.01 * 1000 is not 2010 in binary.
+    number = Decimal(match["number"]) * _UNITS.get(match["unit"], 1) if match else 0
     share = match is not None and match["unit"] == "%"
     if match is None or number <= 0 or (share and number > 100) or (not share and number % 1):
         raise ValueError(f"Subset {name!r} is not of the form NAME@SIZE[@seedK][@stratified], as {_EXAMPLES}")
     return SubsetSpec(
         base=match["base"],
         images=None if share else int(number),
-        share=number / 100 if share else None,
+        share=float(number / 100) if share else None,
         seed=int(match["seed"] or 0),
         stratified=bool(match["stratified"]),
     )
@@ -73,7 +75,7 @@ def choose_stratified(
     `categories` maps each image to the categories it shows. An image belongs to the stratum of its rarest
     category, images without objects to one of their own. Strata are interleaved: the i-th image of a stratum
     of n, in hash order, stands at (i + 1/2) / n, and the subset is the images that stand first. Subsets are
-    therefore nested, and each stratum is in a subset to within one image of its share.
+    therefore nested, and every stratum gives about the same share of its images. The time is that of sorting.
     """
     frequency = Counter(category for shown in categories.values() for category in set(shown))
     strata = defaultdict(list)
