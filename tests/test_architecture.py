@@ -29,7 +29,7 @@ MAY_IMPORT = {
         "solver",
     },
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "evaluation": {"compat", "data", "errors", "files"},
     "layers": {"compat", "errors"},
     "modeling": {"compat", "errors", "layers"},

@@ -82,6 +82,8 @@ def make_subset(document: dict, num_images: int, seed: int, stratified: bool) ->
 def main() -> None:
     """Read, choose, write."""
     args = parse_args()
+    # Millions of small objects, none of them in cycles: looking for such would double the time.
+    gc.disable()
     from rethink_pretrain.errors import UserError, one_line_errors
     from rethink_pretrain.files import write_text
 
@@ -92,7 +94,10 @@ def main() -> None:
         if not output.parent.is_dir():
             raise UserError(f"The folder {output.parent} does not exist.")
         subset, words = make_subset(read(Path(args.json)), args.num_images, args.seed, args.stratified)
-        write_text(output, json.dumps(subset))
+        try:
+            write_text(output, json.dumps(subset))
+        except OSError as error:
+            raise UserError(f"Cannot write {output}: {error.strerror}.") from None
         print(f"{output}: {words}")
 
 

@@ -19,12 +19,21 @@ class CascadeSwitch(HookBase):
     def __init__(self, iterations: int):
         self._iterations = iterations
 
+    def before_train(self) -> None:
+        """Raises `UserError` where the model has no cascade, and not only when it is to be turned on."""
+        model = _unwrap(self.trainer.model)
+        if not hasattr(getattr(model, "roi_heads", None), "turn_on"):
+            raise UserError(
+                f"RETHINK.CASCADE_ITERS needs RoI heads with a cascade, which {type(model).__name__} does "
+                "not have. Set it to 0, or MODEL.META_ARCHITECTURE to GeneralizedRCNN or PanopticFPN."
+            )
+
     def before_step(self) -> None:
         """Before the first iteration of the cascade's share, once."""
         if self.trainer.iter < self.trainer.max_iter - self._iterations:
             return
         roi_heads = _unwrap(self.trainer.model).roi_heads
-        if roi_heads.cascade_on:
+        if roi_heads.is_on:
             return
         roi_heads.turn_on()
         for parameter in roi_heads.idle_parameters():

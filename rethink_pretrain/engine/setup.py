@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..data import check_datasets, register_toy
+from ..data import apply_own_data, check_datasets, check_num_classes, register_subset, register_toy
 from ..errors import UserError
 
 _HOST_OUTPUT_DIR = "./output"
@@ -47,10 +48,29 @@ def prepare(
 
 
 def register_datasets(cfg: CfgNode) -> None:
-    """Register those of our data sets that `cfg` names. Every process of a run has to call it."""
-    names = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST}
-    if names & {"toy_train", "toy_val"}:
+    """Register those of our data sets that `cfg` names. Every process of a run has to call it.
+
+    The user's own data of `cfg.RETHINK.DATA` become DATASETS.TRAIN and TEST.
+    """
+    apply_own_data(cfg)
+    names = sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST})
+    if any(name.startswith("toy_") for name in names):
         register_toy()
+    for name in names:
+        if "@" in name:
+            register_subset(name)
+
+
+def check_categories(cfg: CfgNode, names: Iterable[str]) -> None:
+    """Raises `UserError` where a loaded data set has another number of classes than a head of the model."""
+    arch = cfg.MODEL.META_ARCHITECTURE
+    heads = {
+        "RETINANET": "RetinaNet" in arch,
+        "SEM_SEG_HEAD": arch in ("SemanticSegmentor", "PanopticFPN"),
+        "ROI_HEADS": arch in ("GeneralizedRCNN", "PanopticFPN"),
+    }
+    for node in (node for node, used in heads.items() if used):
+        check_num_classes(names, cfg.MODEL[node].NUM_CLASSES, key=f"MODEL.{node}")
 
 
 def start(cfg: CfgNode, args: argparse.Namespace, *, brief: bool = False) -> None:

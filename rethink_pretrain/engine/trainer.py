@@ -1,12 +1,13 @@
 """The host's DefaultTrainer with this project's hooks, evaluator and checks."""
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -15,13 +16,15 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from .. import compat
-from ..data import check_num_classes
+from ..checkpoint import RethinkCheckpointer
+from ..data import RethinkDatasetMapper
 from ..errors import UserError
 from ..evaluation import build_evaluator
 from .cascade_switch import build_cascade_switch
+from .doctor import check_up, count_images
 from .progress import ProgressBar, build_progress_writer
 from .run_record import RunRecord
-from .setup import pick_device
+from .setup import check_categories, pick_device
 
 WRITER_PERIOD = 20  # iterations between two rows of metrics.json or log lines; the host's value
 
@@ -32,6 +35,8 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase]:
         """In the order in which they run after every iteration."""
         cfg = self.cfg
+        # The host, which has no seam for another checkpointer, has just built its own; the hooks get ours.
+        self.checkpointer = RethinkCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         main = comm.is_main_process()
         ret = [hooks.IterationTimer(), build_cascade_switch(cfg), hooks.LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
@@ -83,9 +88,16 @@ class Trainer(DefaultTrainer):
             self._trainer.load_state_dict(state_dict["_trainer"])
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """As in the host; weights that cannot be read are a `UserError`."""
+        """As in the host, then the doctor's look at the model; what cannot train is a `UserError`."""
         with _readable_weights(self.cfg):
             super().resume_or_load(resume)
+        check_up(
+            self.cfg,
+            self.model,
+            coverage=self.checkpointer.coverage,
+            missing=self.checkpointer.missing,
+            num_images=count_images(self.data_loader),
+        )
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -101,15 +113,16 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
         """The host's loader, once the number of categories agrees with the model's."""
-        loader = super().build_train_loader(cfg)
-        check_num_classes(cfg.DATASETS.TRAIN, cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        loader = build_detection_train_loader(cfg, mapper=RethinkDatasetMapper(cfg, is_train=True))
+        check_categories(cfg, cfg.DATASETS.TRAIN)
         return loader
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
         """The host's loader, once the number of categories agrees with the model's."""
-        loader = super().build_test_loader(cfg, dataset_name)
-        check_num_classes([dataset_name], cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+        mapper = RethinkDatasetMapper(cfg, is_train=False)
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        check_categories(cfg, [dataset_name])
         return loader
 
     @classmethod
@@ -129,7 +142,7 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     """Metrics of MODEL.WEIGHTS on DATASETS.TEST, or with `resume` of the last checkpoint in OUTPUT_DIR."""
     model = Trainer.build_model(cfg)
     with _readable_weights(cfg):
-        DetectionCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+        RethinkCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     return Trainer.test(cfg, model)
 
 

@@ -33,13 +33,18 @@ class SwitchedCascadeROIHeads(CascadeROIHeads):
         """The host's arguments; `cfg.RETHINK.CASCADE_ITERS` > 0 starts with the cascade off."""
         return {**super().from_config(cfg, input_shape), "start_on": cfg.RETHINK.CASCADE_ITERS == 0}
 
+    @property
+    def is_on(self) -> bool:
+        """What `cascade_on` says, without waiting for the device that holds it."""
+        return self.num_cascade_stages == self._all_stages
+
     def turn_on(self) -> None:
         """Let all stages run from now on; the new ones start as copies of the first.
 
         How they start is not stated in the paper. A copy is the same in every process and predicts sensible
         boxes at once. Does nothing where the cascade is on already.
         """
-        if self.cascade_on:
+        if self.is_on:
             return
         for parts in (self.box_head, self.box_predictor):
             for part in parts[1:]:
@@ -67,7 +72,7 @@ class SwitchedCascadeROIHeads(CascadeROIHeads):
         targets: list[Instances] | None = None,
     ) -> Any:
         result = super()._forward_box(features, proposals, targets)
-        if self.training and self.num_cascade_stages < self._all_stages:
+        if self.training and not self.is_on:
             # Distributed training waits for the gradient of every parameter: zeros for the idle ones. Weight
             # decay still wears them down, which does not matter: turn_on overwrites them.
             name = next(iter(result))

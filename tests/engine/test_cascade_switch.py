@@ -2,9 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from rethink_pretrain.engine import Trainer
 from rethink_pretrain.engine.cascade_switch import build_cascade_switch
@@ -80,3 +83,25 @@ def test_longer_than_the_run(cascade_cfg):
     cascade_cfg.RETHINK.CASCADE_ITERS = 270_000
     with pytest.raises(UserError, match=r"CASCADE_ITERS 270000 .* 2160000 of the run's 6 iterations"):
         build_cascade_switch(cascade_cfg)
+
+
+def test_a_model_without_roi_heads(cascade_cfg):
+    switch = build_cascade_switch(cascade_cfg)
+    switch.trainer = SimpleNamespace(model=torch.nn.Identity())
+    with pytest.raises(UserError, match="which Identity does not have"):
+        switch.before_train()
+
+
+def test_distributed_training_goes_through_the_switch(cascade_cfg, tmp_path):
+    """DDP without find_unused_parameters stops at a step when the one before left out a gradient."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        trainer = Trainer(cascade_cfg)
+        # The host wraps models for more than one process only.
+        wrapped = DistributedDataParallel(trainer.model)
+        trainer.model = trainer._trainer.model = wrapped
+        trainer.resume_or_load(False)
+        trainer.train()
+        assert trainer.iter == 6 and wrapped.module.roi_heads.cascade_on
+    finally:
+        dist.destroy_process_group()

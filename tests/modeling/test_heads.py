@@ -188,3 +188,62 @@ class TestConfig:
         before = copy.deepcopy(cfg)
         build(cfg, shape)
         assert cfg == before
+
+
+class TestDropout:
+    """Of the activations behind each fully connected layer, as in VGG-16's box head."""
+
+    @staticmethod
+    def build(dropout: float, num_fc: int = 2) -> RethinkConvFCHead:
+        cfg = make_cfg("")
+        cfg.MODEL.ROI_BOX_HEAD.update(NUM_CONV=0, NUM_FC=num_fc, FC_DIM=4096, DROPOUT=dropout)
+        torch.manual_seed(0)
+        return build_box_head(cfg, BOX_SHAPE)
+
+    def test_places(self):
+        names = ["flatten", "fc1", "fc_relu1", "fc2", "fc_relu2"]
+        assert [name for name, _ in self.build(0.5).named_children()] == names
+        relu, drop = self.build(0.3).fc_relu2
+        assert type(relu) is nn.ReLU and drop.p == 0.3
+
+    def test_weights_are_those_without(self):
+        with_dropout, without = self.build(0.5).state_dict(), self.build(0.0).state_dict()
+        torch.testing.assert_close(dict(with_dropout), dict(without), rtol=0, atol=0)
+
+    def test_zero_is_the_host(self):
+        ours, host = same_draws(
+            lambda: self.build(0.0), lambda: FastRCNNConvFCHead(BOX_SHAPE, conv_dims=[], fc_dims=[4096, 4096])
+        )
+        assert repr(ours).replace("RethinkConvFCHead", "FastRCNNConvFCHead") == repr(host)
+
+    def test_testing_drops_nothing(self):
+        x = make_input(BOX_SHAPE)
+        torch.testing.assert_close(self.build(0.5).eval()(x), self.build(0.0)(x), rtol=0, atol=0)
+
+    @pytest.mark.parametrize("dropout", [0.25, 0.5])
+    def test_training(self, dropout):
+        """Each activation is 0 with that chance, else 1 / (1 - chance) times what it was."""
+        x = make_input(BOX_SHAPE)
+        full, dropped = self.build(0.0, num_fc=1)(x), self.build(dropout, num_fc=1)(x)
+        active = full > 0
+        kept = dropped[active] > 0
+        error = math.sqrt(dropout * (1 - dropout) / active.sum())
+        assert abs(kept.float().mean() - (1 - dropout)) < 5 * error
+        torch.testing.assert_close(dropped[active][kept], full[active][kept] / (1 - dropout))
+        assert (dropped[~active] == 0).all()
+
+
+class TestBoxHeadInit:
+    """All but "msra" leave what the host draws; the distributions are in test_init.py."""
+
+    @pytest.mark.parametrize("init", ["detectron", "detectron2"])
+    def test_as_the_host(self, init):
+        ours, host = same_draws(
+            lambda: build_box_head(make_cfg("GN", init), BOX_SHAPE),
+            lambda: FastRCNNConvFCHead(BOX_SHAPE, conv_dims=[64, 64], fc_dims=[48], conv_norm="GN"),
+        )
+        torch.testing.assert_close(dict(ours.state_dict()), dict(host.state_dict()), rtol=0, atol=0)
+
+    def test_unknown(self):
+        with pytest.raises(UserError, match=r"Unknown RETHINK\.INIT 'caffe2'"):
+            build_box_head(make_cfg("GN", "caffe2"), BOX_SHAPE)

@@ -1,5 +1,25 @@
-"""Data sets: registration and the synthetic toy set."""
+"""Data sets: registration, subsets, a user's own files and the synthetic toy set."""
 
-from .register import check_datasets, check_num_classes, datasets_root, register_coco, register_toy
+from .own import apply_own_data
+from .register import (
+    check_datasets,
+    check_num_classes,
+    datasets_root,
+    describe_dataset,
+    register_coco,
+    register_toy,
+)
+from .register_subset import base_name, register_coco_subset, register_subset
 
-__all__ = ["check_datasets", "check_num_classes", "datasets_root", "register_coco", "register_toy"]
+__all__ = [
+    "apply_own_data",
+    "base_name",
+    "check_datasets",
+    "check_num_classes",
+    "datasets_root",
+    "describe_dataset",
+    "register_coco",
+    "register_coco_subset",
+    "register_subset",
+    "register_toy",
+]

@@ -1,6 +1,7 @@
 """Data sets under the host's catalogs: explicit, repeatable calls, never at import."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from ...errors import UserError
+from .coco_json import read_coco_json
+from .subsets import digest
 
 _TOY_HELP = "or train on the toy set instead (`make demo`, or tools/make_toy_dataset.py and configs/toy/)"
 
@@ -49,7 +52,8 @@ def check_datasets(names: Iterable[str]) -> None:
     for name in names:
         if name not in DatasetCatalog.list():
             raise UserError(
-                f"Unknown data set {name!r}. Registered: {', '.join(sorted(DatasetCatalog.list()))}."
+                f"Unknown data set {name!r}.{_suggest_subset(name)} "
+                f"Registered: {', '.join(sorted(DatasetCatalog.list()))}."
             )
         metadata = MetadataCatalog.get(name)
         paths = [metadata.get(key) for key in ("json_file", "image_root", "dirname")]
@@ -57,39 +61,83 @@ def check_datasets(names: Iterable[str]) -> None:
         if absent:
             missing[name] = absent
     if missing:
-        paths = ", ".join(path for absent in missing.values() for path in absent)
+        # Subsets of one set have its files.
+        paths = ", ".join(dict.fromkeys(path for absent in missing.values() for path in absent))
         raise UserError(f"Missing for {', '.join(missing)}: {paths}. {_how_to_get(next(iter(missing)))}")
 
 
-def check_num_classes(names: Iterable[str], num_classes: int) -> None:
-    """Raises `UserError` unless each of the loaded sets has `num_classes` categories."""
+def check_num_classes(names: Iterable[str], num_classes: int, *, key: str = "MODEL.ROI_HEADS") -> None:
+    """Raises `UserError` unless each of the loaded sets has `num_classes` categories.
+
+    `key` is the config node of the head; the classes of MODEL.SEM_SEG_HEAD are the sets' stuff classes.
+    """
+    kind = "stuff_classes" if key == "MODEL.SEM_SEG_HEAD" else "thing_classes"
     for name in names:
-        categories = MetadataCatalog.get(name).get("thing_classes")
+        categories = MetadataCatalog.get(name).get(kind)
         if categories is not None and len(categories) != num_classes:
             raise UserError(
-                f"MODEL.ROI_HEADS.NUM_CLASSES is {num_classes}, but data set {name!r} has {len(categories)} "
+                f"{key}.NUM_CLASSES is {num_classes}, but data set {name!r} has {len(categories)} "
                 f"categories ({', '.join(categories[:10])}{', ...' if len(categories) > 10 else ''}). "
                 f"Set NUM_CLASSES to {len(categories)}."
             )
 
 
+def describe_dataset(name: str, records: list[dict] | None = None) -> dict[str, Any]:
+    """What tells one data set from another: name, images, digest of the image ids, instances.
+
+    `records` are the set's, where they are loaded already: loading COCO takes tens of seconds. Instances,
+    which are objects without crowds, are left out for sets that have none.
+    """
+    records = DatasetCatalog.get(name) if records is None else records
+    ret = {"name": name, "images": len(records), "digest": digest(image_id(record) for record in records)}
+    if any("annotations" in record for record in records):
+        objects = (a for record in records for a in record.get("annotations", ()))
+        ret["instances"] = sum(not a.get("iscrowd", 0) for a in objects)
+    return ret
+
+
+def image_id(record: dict) -> int | str:
+    """What tells images apart on every machine; sets for semantic segmentation have no image ids."""
+    return record["image_id"] if "image_id" in record else Path(record["file_name"]).name
+
+
+def _suggest_subset(name: str) -> str:
+    """For `coco_2017_train_10k`, where `coco_2017_train` is registered."""
+    match = re.fullmatch(r"(?P<base>.+)_(?P<size>\d+(\.\d+)?[k%]?)", name)
+    if match is None or match["base"] not in DatasetCatalog.list():
+        return ""
+    return f" A subset is written {match['base']}@{match['size']}."
+
+
 def _load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
     try:
-        return load_coco_json(json_file, image_root, name)
-    except KeyError as error:
-        # The host's words for an annotation whose category the file does not list.
-        if "category_id" not in str(error):
-            raise
-        known = ", ".join(MetadataCatalog.get(name).get("thing_classes", []))
-        raise UserError(f"{json_file}: {error.args[0]} Its categories: {known}.") from None
+        records = load_coco_json(json_file, image_root, name)
+    except (KeyError, TypeError, ValueError, AssertionError, AttributeError):
+        _explain(json_file, image_root)
+        raise
+    if not all(isinstance(record["image_id"], int) for record in records):
+        _explain(json_file, image_root)
+    return records
+
+
+def _explain(json_file: str, image_root: str) -> None:
+    """Raises `UserError` that says in our words what the host stumbled over, where our reader knows."""
+    _, mends = read_coco_json(Path(json_file), Path(image_root))
+    if mends:
+        raise UserError(
+            f"{json_file} needs mending: {', '.join(f'{count} {mend}' for mend, count in mends.items())}. "
+            "The four keys of RETHINK.DATA do that (see datasets/README.md)."
+        )
 
 
 def _how_to_get(name: str) -> str:
     if name.startswith("toy"):
         return f"Make it: python tools/make_toy_dataset.py --output {datasets_root() / 'toy'}"
     where = f"Data sets are looked for under {str(datasets_root())!r}; set DETECTRON2_DATASETS to change that"
-    if name.startswith("coco"):
+    if name.startswith(("coco", "keypoints_coco")):
         get = "get COCO 2017 from cocodataset.org (see datasets/README.md)"
+    elif name.startswith("voc"):
+        get = "get PASCAL VOC from its site as VOC2007/ and VOC2012/ (see datasets/README.md)"
     else:
         get = "see datasets/README.md for the expected folders"
     return f"{where}, {get}, {_TOY_HELP}."

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import UserError
 from .parts import describe_parts
-from .patient import STOP, WARN, Finding, Patient
+from .patient import STOP, Finding, Patient
 from .recipe import (
     check_batch_norm_size,
     check_disk,
@@ -56,7 +56,7 @@ def examine(
     """
     patient = Patient(
         cfg=cfg,
-        model=model.module if isinstance(model, DistributedDataParallel) else model,
+        model=_unwrap(model),
         coverage=coverage,
         missing=None if missing is None else frozenset(missing),
         processes=processes,
@@ -65,6 +65,10 @@ def examine(
     )
     findings = [finding for check in CHECKS for finding in check(patient)]
     return sorted(findings, key=lambda finding: finding.severity != STOP)
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def report(findings: Sequence[Finding]) -> str:
@@ -104,5 +108,5 @@ def check_up(
     loaded = {"coverage": coverage, "missing": missing}
     findings = examine(cfg, model, **loaded, processes=comm.get_world_size(), num_images=num_images)
     findings = comm.all_gather(findings)[0]
-    logging.getLogger(__name__).info("Parts of the model:\n%s", describe_parts(model, missing))
+    logging.getLogger(__name__).info("Parts of the model:\n%s", describe_parts(_unwrap(model), missing))
     enforce(findings, mode)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
+import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -57,16 +58,21 @@ def frozen_norms_without_statistics(model: nn.Module) -> Iterator[str]:
     """
     for name, module in model.named_modules():
         if isinstance(module, FrozenBatchNorm2d):
-            identity = is_constant(module.weight, 1) and is_constant(module.bias, 0)
+            unchanged = is_constant(module.weight, 1) and is_constant(module.bias, 0)
         else:
-            identity = isinstance(module, _BatchNorm) and model.training and not module.training
-        if identity and module.running_mean is not None:
-            # The host constructs running_var as 1 - eps.
-            if is_constant(module.running_mean, 0) and is_constant(module.running_var, 1, tolerance=1e-3):
-                yield name
+            unchanged = isinstance(module, _BatchNorm) and model.training and not module.training
+        if unchanged and _without_statistics(module):
+            yield name
 
 
-def is_constant(tensor, value: float, tolerance: float = 0.0) -> bool:
+def _without_statistics(norm: nn.Module) -> bool:
+    if norm.running_mean is None:  # a BatchNorm that always uses the batch it sees
+        return False
+    # The host constructs running_var as 1 - eps.
+    return is_constant(norm.running_mean, 0) and is_constant(norm.running_var, 1, tolerance=1e-3)
+
+
+def is_constant(tensor: torch.Tensor, value: float, tolerance: float = 0.0) -> bool:
     """Whether every element of `tensor` is `value`."""
     return bool(((tensor - value).abs() <= tolerance).all())
 
@@ -97,8 +103,7 @@ def describe_parts(model: nn.Module, missing: Collection[str] | None) -> str:
 
 def _row(part: str, counts: list[int], norms: set[str]) -> tuple[str, ...]:
     total, trained, filled = counts
-    share = filled / total if total else 0
-    weights = "random" if not filled else "file" if filled == total else f"{share:.1%} file, rest random"
+    weights = "random" if not filled else "file" if filled == total else f"file, {total - filled:,} random"
     return part, f"{total:,}", f"{trained:,}", "+".join(sorted(norms)) or "-", weights
 
 

@@ -139,16 +139,15 @@ def check_disk(patient: Patient) -> list[Finding]:
     if needed <= free:
         return []
     what = (
-        f"{wanted - written} checkpoints of {size / 1e9:.2g} GB need {needed / 1e9:.3g} GB, "
-        f"but {free / 1e9:.3g} GB are free at {str(folder)!r}."
+        f"{wanted - written} checkpoints of {size / 1e9:.2f} GB need {needed / 1e9:.1f} GB, "
+        f"but {free / 1e9:.1f} GB are free at {str(folder)!r}."
     )
-    room = free // size - 1  # one is model_final
+    room = free // size + written - 1  # one is model_final
     if room < 1:
         return [Finding(STOP, what, "choose an OUTPUT_DIR with more space.")]
     period = math.ceil(patient.cfg.SOLVER.MAX_ITER / room)
-    return [
-        Finding(STOP, what, f"set SOLVER.CHECKPOINT_PERIOD to {period} or more, or choose an OUTPUT_DIR.")
-    ]
+    fix = f"set SOLVER.CHECKPOINT_PERIOD to {period} or more, or choose an OUTPUT_DIR with more space."
+    return [Finding(STOP, what, fix)]
 
 
 def checkpoint_count(patient: Patient) -> int:

@@ -2,7 +2,7 @@
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.layers import Conv2d, FrozenBatchNorm2d, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import Backbone
 from fvcore.nn.weight_init import c2_msra_fill
@@ -19,7 +19,8 @@ class VGG16(Backbone):
     """The 13 convolutions of VGG-16, each with ReLU; NCHW images in, {"conv5": 512 channels, stride 16} out.
 
     With a norm it stands between convolution and ReLU, and the convolutions have no bias. `freeze_at` = n
-    stops the training of conv1 to conv<n>. Raises `UserError` for an unknown norm or init.
+    stops the training of conv1 to conv<n>; a batch norm there becomes FrozenBN, as in the host. Raises
+    `UserError` for an unknown norm or init.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class VGG16(Backbone):
         return 16
 
     def _freeze(self, freeze_at: int) -> None:
-        for name, parameter in self.named_parameters():
+        for name, conv in self.named_children():
             if int(name[len("conv")]) <= freeze_at:
-                parameter.requires_grad = False
+                conv.requires_grad_(False)
+                FrozenBatchNorm2d.convert_frozen_batchnorm(conv)
 
 
 @BACKBONE_REGISTRY.register()

@@ -1,0 +1,194 @@
+"""Reading COCO-format json files as people write them: small differences are mended, the rest is refused.
+
+What is mended: ids as "7" or 7.0; annotations without id, iscrowd, area, box or num_keypoints; annotation ids
+that are 0 or stand twice; "ignore", which becomes iscrowd; images without size; a polygon that is in no list.
+What is dropped, and counted: annotations of images that the file does not list, and boxes without area. The
+file itself is never touched.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...errors import UserError
+from ...files import read_json
+
+_LISTS = ("images", "annotations", "categories")
+
+
+def read_coco_json(path: Path, image_root: Path) -> tuple[dict[str, Any], Counter]:
+    """The mended document of `path`, and how often which mend was needed.
+
+    `image_root` is asked for the size of images whose record lacks it. Raises `UserError` that names the file
+    and the first thing that cannot be mended.
+    """
+    document = _read(path)
+    mends: Counter = Counter()
+    names = _mend_categories(document, path, mends)
+    image_ids = _mend_images(document, path, image_root, mends)
+    _mend_annotations(document, path, image_ids, names, mends)
+    return document, mends
+
+
+def _read(path: Path) -> dict[str, Any]:
+    document = read_json(path)
+    if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in _LISTS):
+        raise UserError(f"{path} is not in COCO's format: it needs the lists {', '.join(_LISTS)}.")
+    for key in _LISTS:
+        if not all(isinstance(record, dict) for record in document[key]):
+            raise UserError(f"{path} is not in COCO's format: {key} has to be a list of objects {{...}}.")
+    if not document["categories"] or not document["images"]:
+        raise UserError(f"{path} lists no images or no categories: there is nothing to learn from.")
+    return document
+
+
+def _mend_categories(document: dict, path: Path, mends: Counter) -> dict[int, str]:
+    for category in document["categories"]:
+        _mend_id(category, "id", "category", path, mends)
+        if not isinstance(category.get("name"), str):
+            raise UserError(f"{path}: category {category['id']} has no name.")
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    _refuse_twins(document["categories"], "category", path)
+    if len(set(names.values())) < len(names):
+        twice = next(name for name, count in Counter(names.values()).items() if count > 1)
+        raise UserError(f"{path}: two categories are called {twice!r}. Merge or rename them.")
+    return names
+
+
+def _mend_images(document: dict, path: Path, image_root: Path, mends: Counter) -> set[int]:
+    for image in document["images"]:
+        _mend_id(image, "id", "image", path, mends)
+        if not isinstance(image.get("file_name"), str):
+            raise UserError(f"{path}: image {image['id']} has no file_name.")
+        size = [image.get("width"), image.get("height")]
+        if not all(isinstance(side, (int, float)) and side > 0 and side % 1 == 0 for side in size):
+            size = _size_of_file(image_root / image["file_name"], path)
+            mends["image sizes read from the files"] += 1
+        image["width"], image["height"] = map(int, size)
+    _refuse_twins(document["images"], "image", path)
+    return {image["id"] for image in document["images"]}
+
+
+def _mend_annotations(
+    document: dict, path: Path, image_ids: set[int], names: dict[int, str], mends: Counter
+) -> None:
+    kept = []
+    for annotation in document["annotations"]:
+        for key in ("image_id", "category_id"):
+            _mend_id(annotation, key, "annotation", path, mends)
+        if annotation["category_id"] not in names:
+            raise UserError(
+                f"{path}: an annotation of image {annotation['image_id']} has category_id "
+                f"{annotation['category_id']}, which is none of: "
+                f"{', '.join(f'{i} {name}' for i, name in names.items())}."
+            )
+        if annotation["image_id"] not in image_ids:
+            mends["annotations of unlisted images dropped"] += 1
+            continue
+        _mend_form(annotation, mends)
+        if not _has_box(annotation, path, mends):
+            mends["annotations without a box of positive size dropped"] += 1
+            continue
+        _fill(annotation, "iscrowd", lambda a: 0, mends)
+        _fill(annotation, "area", _area, mends)
+        if annotation.get("keypoints"):
+            _fill(annotation, "num_keypoints", lambda a: sum(v > 0 for v in a["keypoints"][2::3]), mends)
+        kept.append(annotation)
+    for annotation in kept:
+        if "id" in annotation:
+            _mend_id(annotation, "id", "annotation", path, mends)
+    # COCO's evaluation takes the id 0 of a matched object for "no match".
+    if len({annotation.get("id") for annotation in kept} - {None, 0}) < len(kept):
+        mends["annotation ids numbered anew"] += len(kept)
+        for number, annotation in enumerate(kept, 1):
+            annotation["id"] = number
+    document["annotations"] = kept
+
+
+def _mend_id(record: dict, key: str, kind: str, path: Path, mends: Counter) -> None:
+    value = record.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return
+    whole = value.is_integer() if isinstance(value, float) else str(value).strip().isdecimal()
+    if not whole:
+        raise UserError(
+            f"{path}: the {key} {value!r} of {article} {kind} is not a whole number. Number them from 1."
+        )
+    record[key] = int(value)
+    mends[f"{kind} ids made whole numbers"] += 1
+
+
+def _refuse_twins(records: list[dict], kind: str, path: Path) -> None:
+    twins = [number for number, count in Counter(record["id"] for record in records).items() if count > 1]
+    if twins:
+        raise UserError(f"{path}: {len(twins)} {kind} ids are used twice, the first is {twins[0]}.")
+
+
+def _fill(annotation: dict, key: str, value: Callable[[dict], Any], mends: Counter) -> None:
+    if annotation.get(key) is None:
+        annotation[key] = value(annotation)
+        mends[f"{key} of annotations filled in"] += 1
+
+
+def _mend_form(annotation: dict, mends: Counter) -> None:
+    """What the host would stop at without a word of help."""
+    if annotation.pop("ignore", 0):
+        annotation["iscrowd"] = 1
+        mends["annotations to ignore made crowds"] += 1
+    if isinstance(annotation.get("iscrowd"), bool):
+        annotation["iscrowd"] = int(annotation["iscrowd"])
+        mends["iscrowd made 0 or 1"] += 1
+    polygon = annotation.get("segmentation")
+    if isinstance(polygon, list) and polygon and all(isinstance(v, (int, float)) for v in polygon):
+        annotation["segmentation"] = [polygon]
+        mends["polygons put into lists"] += 1
+
+
+def _area(annotation: dict) -> float:
+    """Of the polygons where there are some, else of the box, in px^2."""
+    polygons = annotation.get("segmentation")
+    if not isinstance(polygons, list) or not polygons or any(len(p) % 2 for p in polygons):
+        return annotation["bbox"][2] * annotation["bbox"][3]
+    return sum(abs(_doubled_area(p[0::2], p[1::2])) for p in polygons) / 2
+
+
+def _doubled_area(xs: list[float], ys: list[float]) -> float:
+    return sum(xs[i - 1] * y - x * ys[i - 1] for i, (x, y) in enumerate(zip(xs, ys, strict=True)))
+
+
+def _has_box(annotation: dict, path: Path, mends: Counter) -> bool:
+    """Whether there is a box of positive size, taken from the polygons where it is missing."""
+    if not annotation.get("bbox"):
+        polygons = annotation.get("segmentation")
+        if not isinstance(polygons, list) or not polygons:
+            return False
+        points = [_numbers(polygon, path) for polygon in polygons]
+        xs, ys = ([v for p in points for v in p[start::2]] for start in (0, 1))
+        if not xs:
+            return False
+        annotation["bbox"] = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+        mends["boxes taken from polygons"] += 1
+    box = _numbers(annotation["bbox"], path)
+    if len(box) != 4:
+        raise UserError(f"{path}: bbox {annotation['bbox']} is not [x, y, width, height].")
+    return all(map(math.isfinite, box)) and box[2] > 0 and box[3] > 0
+
+
+def _numbers(values: Any, path: Path) -> list[float]:
+    if not isinstance(values, list) or not all(isinstance(value, (int, float)) for value in values):
+        raise UserError(f"{path}: a bbox or polygon is {values!r} and not a list of numbers.")
+    return values
+
+
+def _size_of_file(file: Path, path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except OSError:
+        raise UserError(
+            f"{path} gives no width and height for {file}, and that file cannot be read."
+        ) from None

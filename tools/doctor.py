@@ -1,0 +1,83 @@
+#!/usr/bin/env python
+"""What would go wrong in a run, before it starts: tools/doctor.py --config-file configs/scratch_6x.yaml
+
+Builds the model on the CPU and loads its weights; needs no data. Ends with 0 if nothing grave was found, else
+with 1.
+"""
+
+import argparse
+import logging
+import sys
+
+
+def parse_args() -> argparse.Namespace:
+    """The config as in tools/train_net.py."""
+    summary, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(description=summary, epilog=rest)
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a file of configs/")
+    overlay_help = "merge configs/_overlay/NAME.yaml on top"
+    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=overlay_help)
+    parser.add_argument("--no-weights", action="store_true", help="do not load (or download) MODEL.WEIGHTS")
+    parser.add_argument("--num-gpus", type=int, default=1, help="of the run, over all machines")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override config keys")
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Print the table of parts and the findings; whether none is grave."""
+    from detectron2.modeling import build_model
+
+    from rethink_pretrain.config import load_config
+    from rethink_pretrain.engine.doctor import describe_parts, examine, report
+
+    cfg = load_config(args.config_file, args.overlay, args.opts)
+    if args.num_gpus < 1 or cfg.SOLVER.IMS_PER_BATCH % args.num_gpus:
+        fail(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide by --num-gpus {args.num_gpus}."
+        )
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg)
+    loaded = load_weights(model, cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS and not args.no_weights else {}
+    findings = examine(cfg, model, **loaded, processes=args.num_gpus)
+    if cfg.MODEL.WEIGHTS and not loaded:
+        print(f"{cfg.MODEL.WEIGHTS} is not loaded (--no-weights).\n")
+    print(describe_parts(model, loaded.get("missing")), report(findings), sep="\n\n")
+    return not any(finding.severity == "stop" for finding in findings)
+
+
+def load_weights(model, weights: str) -> dict:
+    """Fill `model`; what `examine` wants to know about the file."""
+    from rethink_pretrain.checkpoint import RethinkCheckpointer
+
+    try:
+        checkpointer = RethinkCheckpointer(model)
+        checkpointer.load(weights)
+    except (OSError, AssertionError) as error:  # the host's checkpointer asserts that a file is there
+        fail(f"Cannot load MODEL.WEIGHTS {weights!r}: {error}")
+    return {"coverage": checkpointer.coverage, "missing": checkpointer.missing}
+
+
+def fail(message: str) -> None:
+    """As one line."""
+    from rethink_pretrain.errors import UserError
+
+    raise UserError(message)
+
+
+def main() -> None:
+    """Only the findings, not what the host logs while it loads."""
+    args = parse_args()
+    from rethink_pretrain.errors import one_line_errors
+
+    logging.getLogger().setLevel(logging.ERROR)
+    with one_line_errors():
+        healthy = run(args)
+    raise SystemExit(0 if healthy else 1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        raise SystemExit(130) from None

@@ -1,0 +1,159 @@
+#!/usr/bin/env python
+"""The runs that rebuild a table or a figure: tools/sweep.py configs/sweeps/table1.yaml [--run | --status]
+
+Prints their commands; --run executes them one after the other, skips what is finished and resumes what broke
+off; --status says how far each is.
+"""
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+TRAIN_NET = Path(__file__).resolve().with_name("train_net.py")
+LAST_LINES = 12  # of a failed run's log that are shown
+
+
+def parse_args() -> argparse.Namespace:
+    """Which sweep, and what to do with it."""
+    summary, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(description=summary, epilog=rest)
+    parser.add_argument("sweep", metavar="SWEEP", help="a file of configs/sweeps/")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--print", action="store_true", help="print the commands (the default)")
+    action.add_argument("--run", action="store_true", help="execute them")
+    action.add_argument("--status", action="store_true", help="run, state, iteration and AP as a table")
+    parser.add_argument("--num-gpus", type=int, default=1, help="of every run")
+    parser.add_argument("--output", default="output/sweeps", metavar="DIR", help="holds <sweep>/<run>")
+    return parser.parse_args()
+
+
+def command_of(run, num_gpus: int, resume: bool = False) -> list[str]:
+    """The words of one run's command line."""
+    flags = (["--num-gpus", str(num_gpus)] if num_gpus != 1 else []) + (["--resume"] if resume else [])
+    return [str(TRAIN_NET), "--config-file", str(run.config), *flags, *run.opts]
+
+
+def print_commands(runs: list, num_gpus: int) -> None:
+    """One line for each run, finished or not."""
+    for run in runs:
+        words = command_of(run, num_gpus)
+        with suppress(ValueError):  # started elsewhere: the full path then
+            words[0] = str(Path(words[0]).relative_to(Path.cwd()))
+        print(shlex.join(["python", *words]))
+
+
+def print_status(runs: list) -> None:
+    """The table of all runs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from rethink_pretrain.analysis.sweeps import read_state
+
+    table = Table("run", "state", "iteration", "AP", box=None, pad_edge=False)
+    counts: dict[str, int] = {}
+    for run in runs:
+        state = read_state(run.output)
+        counts[state.kind] = counts.get(state.kind, 0) + 1
+        iteration = f"{state.iteration}/{state.total or '?'}" if state.kind != "pending" else "-"
+        table.add_row(run.name, state.kind, iteration, "-" if state.ap is None else f"{state.ap:.2f}")
+    wide = None if sys.stdout.isatty() else 160  # a pipe gets whole names
+    Console(width=wide).print(table)
+    print(", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
+
+
+def execute(runs: list, num_gpus: int) -> None:
+    """All that are not finished; stops at the first that fails."""
+    from rich.console import Console
+
+    from rethink_pretrain.analysis.sweeps import read_state
+
+    console = Console(highlight=False, soft_wrap=True)
+    for number, run in enumerate(runs, start=1):
+        label = f"[{number} of {len(runs)}] {run.name}"
+        state = read_state(run.output)
+        if state.kind == "finished":
+            console.print(f"{label}: finished before", markup=False)
+            continue
+        resume = state.kind == "unfinished"
+        note = f", resumed at {state.iteration}" if resume else ""
+        console.print(f"{label}: training{note}", markup=False)
+        execute_one(run, command_of(run, num_gpus, resume), console)
+        state = read_state(run.output)
+        if state.kind != "finished":
+            raise failure(f"{run.name} ended at iteration {state.iteration} of {state.total}, unevaluated.")
+        ap = "no AP" if state.ap is None else f"AP {state.ap:.2f}"
+        console.print(f"{label}: finished, {ap}", markup=False)
+
+
+def execute_one(run, command: list[str], console) -> None:
+    """Its output goes to <run>.log beside its folder; on a terminal a spinner tells the iteration."""
+    from rethink_pretrain.analysis.sweeps import read_state
+
+    run.output.parent.mkdir(parents=True, exist_ok=True)
+    log = run.output.with_name(f"{run.name}.log")
+    with log.open("a", encoding="utf-8") as file, console.status(run.name) as status:
+        # A session of its own: Ctrl-C reaches it once, from below, and not from the terminal as well.
+        process = subprocess.Popen(
+            [sys.executable, *command], stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=5 if console.is_terminal else None)
+                if console.is_terminal:
+                    state = read_state(run.output)
+                    status.update(f"{run.name}: iteration {state.iteration} of {state.total or '?'}")
+        except BaseException:
+            stop(process)
+            raise
+    if process.returncode:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        print("\n".join(f"  {line}" for line in lines), file=sys.stderr)
+        raise failure(f"{run.name} ended with status {process.returncode}; all it said is in {log}.")
+
+
+def stop(process: subprocess.Popen) -> None:
+    """As Ctrl-C in its own terminal would; killed if it does not listen."""
+    import os
+
+    for signum in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signum)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=30)
+            return
+
+
+def failure(message: str) -> Exception:
+    """For one line on stderr."""
+    from rethink_pretrain.errors import UserError
+
+    return UserError(message)
+
+
+def main() -> None:
+    """Print, run or tell."""
+    args = parse_args()
+    from rethink_pretrain.analysis.sweeps import read_sweep
+    from rethink_pretrain.errors import one_line_errors
+
+    with one_line_errors():
+        runs = read_sweep(args.sweep, args.output)
+        if args.status:
+            print_status(runs)
+        elif args.run:
+            execute(runs, args.num_gpus)
+        else:
+            print_commands(runs, args.num_gpus)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on where it was.", file=sys.stderr)
+        raise SystemExit(130) from None
