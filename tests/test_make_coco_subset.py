@@ -35,7 +35,7 @@ def source(tmp_path):
         {
             "segmentation": [[1, 1, 5, 1, 5, 5]],
             "area": 8.0,
-            "iscrowd": k % 3 == 0 and 1 or 0,
+            "iscrowd": int(k % 3 == 0),
             "image_id": ids[k // 2],
         }
         | {"bbox": [1, 1, 4, 4], "category_id": 1 + k % 5, "id": 900 - k, "score": k / 7}

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Writes the tables of configs and reported numbers from results/paper.json: tools/make_tables.py [--check]
 
-Fills what stands between `<!-- table: NAME -->` and `<!-- end table -->` in README.md and configs/README.md, and
-the lines `# Expected:` (where somebody reports a number) and `# Cost:` of every config but the toy ones. NAME is
-`configs`, `extra` or `summary`. With --check it writes nothing, and ends with 1 where something is out of date.
+Fills what stands between `<!-- table: NAME -->` and `<!-- end table -->` in README.md and configs/README.md,
+and the lines `# Expected:` (where somebody reports a number) and `# Cost:` of every config but the toy ones.
+NAME is `configs`, `extra` or `summary`. With --check it writes nothing, and ends with 1 where something is out
+of date.
 """
 
 import argparse
@@ -44,7 +45,9 @@ def config_table(paper, configs: list[str]) -> list[str]:
     rows = ["| config | experiment | reported | our run |", "|---|---|---|---|"]
     for config in configs:
         names = ", ".join(e.id for e in paper.experiments_of(config)) or "-"
-        rows.append(f"| `{config.removesuffix('.yaml')}` | {names} | {reported(paper, config)} | {ours(config)} |")
+        rows.append(
+            f"| `{config.removesuffix('.yaml')}` | {names} | {reported(paper, config)} | {ours(config)} |"
+        )
     return rows
 
 
@@ -102,7 +105,9 @@ def refresh_header(text: str, config: str, paper) -> str:
     lines = {"Cost": describe_cost(paper, config, images / 16), "Expected": describe_expected(paper, config)}
     for name, line in lines.items():
         if line:
-            text = re.sub(rf"^# {name}: .*$", lambda _, n=name, t=line: f"# {n}: {t}", text, flags=re.MULTILINE)
+            text = re.sub(
+                rf"^# {name}: .*$", lambda _, n=name, t=line: f"# {n}: {t}", text, flags=re.MULTILINE
+            )
     return text
 
 

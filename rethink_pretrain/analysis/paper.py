@@ -15,8 +15,8 @@ _SHORT = ("box AP", "mask AP", "keypoint AP", "mAP")  # of a header; AP50 and AP
 class Number(NamedTuple):
     """Metrics of one row of a table, one bar or one point of a curve.
 
-    `experiment` is "table1", "figure4", "text" and the like, or one of `OTHER_SOURCES`. `label` is "verified",
-    "read off the figure" or "inferred". `config`, relative to configs/, repeats the row; "" where none does.
+    `experiment` is "table1", "figure4", "text" and the like, or one of `OTHER_SOURCES`. `label` is
+    "verified", "read off the figure" or "inferred". `config`, relative to configs/, repeats the row; "" where none does.
     """
 
     experiment: str
@@ -99,7 +99,7 @@ def experiment_name(identifier: str) -> str:
 
 
 def describe_expected(paper: Paper, config: str) -> str | None:
-    """ "box AP 41.3, mask AP 36.6 (paper, table 1, table 2); MMDetection: box AP 41.2, ..."; None for nothing."""
+    """ "box AP 41.3, mask AP 36.6 (paper, table 1); MMDetection: box AP 41.2, ..."; None for nothing."""
     groups: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for number in paper.numbers_of(config):

@@ -1,5 +1,14 @@
-"""Evaluation: COCO AP in which every evaluation of a run, also one without predictions, is a number."""
+"""Evaluation: COCO AP that is always a number, the metrics of other data sets, augmented tests."""
 
-from .coco import RethinkCOCOEvaluator, build_evaluator
+from .build import EVALUATORS, build_evaluator
+from .coco import RethinkCOCOEvaluator
+from .tta import RethinkTTA, build_tta_model, evaluate_tta
 
-__all__ = ["RethinkCOCOEvaluator", "build_evaluator"]
+__all__ = [
+    "EVALUATORS",
+    "RethinkCOCOEvaluator",
+    "RethinkTTA",
+    "build_evaluator",
+    "build_tta_model",
+    "evaluate_tta",
+]

@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -67,7 +65,12 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         self._coco_api = COCO(self._coco_api.dataset)
 
     def evaluate(self, img_ids: list[int] | None = None) -> dict[str, dict[str, float]]:
-        """Metrics over `img_ids` (default: all images) on the main process, {} on the others."""
+        """Metrics over `img_ids` on the main process, {} on the others.
+
+        The default is the metadata's `subset_image_ids`, and without it all images.
+        """
+        if img_ids is None:
+            img_ids = self._metadata.get("subset_image_ids")
         predictions = self._predictions
         if self._distributed:
             comm.synchronize()
@@ -184,23 +187,3 @@ def _check_num_keypoints(annotations: list[dict], num_sigmas: int) -> None:
 def _percent(value: float) -> float:
     """COCO's -1, undefined by the ground truth, becomes NaN."""
     return float(value) * 100 if value > -1 else float("nan")
-
-
-EVALUATORS = {"coco": RethinkCOCOEvaluator}
-
-
-def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | None = None) -> COCOEvaluator:
-    """The evaluator of a registered dataset, for the model's tasks. Files go to <OUTPUT_DIR>/inference."""
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    if kind not in EVALUATORS:
-        raise UserError(
-            f"Dataset {dataset_name!r} has evaluator_type {kind!r}. Choose from {sorted(EVALUATORS)}; "
-            "register_coco_instances sets 'coco'."
-        )
-    wanted = {"bbox": True, "segm": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
-    return EVALUATORS[kind](
-        dataset_name,
-        tasks=tuple(task for task, on in wanted.items() if on),
-        output_dir=output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"),
-        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
-    )

@@ -54,16 +54,22 @@ def make_record(folder, image: np.ndarray | None = None, rle: bool = False) -> d
     return {
         "file_name": str(folder / name),
         "sem_seg_file_name": str(folder / "labels.png"),
-        "height": HEIGHT, "width": WIDTH, "image_id": 1,
+        "height": HEIGHT,
+        "width": WIDTH,
+        "image_id": 1,
         "annotations": [
             {
                 **shared,
-                "bbox": [20, 10, 50, 30], "category_id": 0, "segmentation": rectangle,
+                "bbox": [20, 10, 50, 30],
+                "category_id": 0,
+                "segmentation": rectangle,
                 "keypoints": [21, 11, 2, 49, 29, 2],
             },
             {
                 **shared,
-                "bbox": [0, 0, 40, 40], "category_id": 1, "segmentation": triangle,
+                "bbox": [0, 0, 40, 40],
+                "category_id": 1,
+                "segmentation": triangle,
                 "keypoints": [1, 1, 2, 1, 39, 1],
             },
         ],

@@ -461,5 +461,8 @@ def test_build_evaluator_reads_the_config(register, data, tmp_path):
 def test_build_evaluator_lists_the_valid_types(register, data):
     name = register(data)
     MetadataCatalog.get(name).__dict__["evaluator_type"] = "lvis"
-    with pytest.raises(UserError, match=r"evaluator_type 'lvis'. Choose from \['coco'\]"):
+    with pytest.raises(
+        UserError,
+        match=r"evaluator_type 'lvis'. Choose from \['coco', 'coco_panoptic_seg', 'pascal_voc', 'sem_seg'\]",
+    ):
         build_evaluator(get_cfg(), name)

@@ -115,6 +115,7 @@ def _mend_id(record: dict, key: str, kind: str, path: Path, mends: Counter) -> N
         return
     whole = value.is_integer() if isinstance(value, float) else str(value).strip().isdecimal()
     if not whole:
+        article = "a" if kind == "category" else "an"
         raise UserError(
             f"{path}: the {key} {value!r} of {article} {kind} is not a whole number. Number them from 1."
         )

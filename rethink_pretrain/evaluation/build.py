@@ -1,0 +1,74 @@
+"""The evaluator of a data set, by the `evaluator_type` of its metadata."""
+
+import importlib.util
+import logging
+import os
+from collections.abc import Callable
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import (
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+)
+
+from ..errors import UserError
+from .coco import RethinkCOCOEvaluator
+
+logger = logging.getLogger(__name__)
+
+BOXES_ONLY = ("RetinaNet", "RethinkRetinaNet")
+
+
+def _coco(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    rcnn = cfg.MODEL.META_ARCHITECTURE not in BOXES_ONLY
+    wanted = {"bbox": True, "segm": rcnn and cfg.MODEL.MASK_ON, "keypoints": rcnn and cfg.MODEL.KEYPOINT_ON}
+    return RethinkCOCOEvaluator(
+        name,
+        tasks=tuple(task for task, on in wanted.items() if on),
+        output_dir=folder,
+        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+    )
+
+
+def _pascal_voc(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return PascalVOCDetectionEvaluator(name)
+
+
+def _sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return SemSegEvaluator(name, distributed=True, output_dir=folder)
+
+
+def _panoptic(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
+        return _sem_seg(cfg, name, folder)
+    evaluators = [_coco(cfg, name, folder)]
+    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
+        evaluators.append(_sem_seg(cfg, name, folder))
+        if importlib.util.find_spec("panopticapi") and MetadataCatalog.get(name).get("panoptic_json"):
+            evaluators.append(COCOPanopticEvaluator(name, folder))
+        else:
+            logger.info("PQ of %s is left out: it needs panopticapi and a panoptic json.", name)
+    return DatasetEvaluators(evaluators)
+
+
+EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
+    "coco": _coco,
+    "coco_panoptic_seg": _panoptic,
+    "pascal_voc": _pascal_voc,
+    "sem_seg": _sem_seg,
+}
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_dir: str | None = None) -> DatasetEvaluator:
+    """The evaluator of a registered dataset, for the model's tasks. Files go to <OUTPUT_DIR>/inference."""
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind not in EVALUATORS:
+        raise UserError(
+            f"Dataset {dataset_name!r} has evaluator_type {kind!r}. Choose from {sorted(EVALUATORS)}; "
+            "register_coco_instances sets 'coco'."
+        )
+    return EVALUATORS[kind](cfg, dataset_name, output_dir or os.path.join(cfg.OUTPUT_DIR, "inference"))
