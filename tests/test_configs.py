@@ -200,8 +200,8 @@ class TestPaperConfigs:
             assert (min(cfg.INPUT.MIN_SIZE_TRAIN), max(cfg.INPUT.MIN_SIZE_TRAIN)) == (512, 800)
         assert tuned.SOLVER.STEPS == (480_000, 520_000)
         total = {"scratch": 220_000, "finetune": 60_000}[arm]
-        assert few.SOLVER.MAX_ITER == total
-        assert few.SOLVER.STEPS == (total - 20_000,)
+        assert total == few.SOLVER.MAX_ITER
+        assert (total - 20_000,) == few.SOLVER.STEPS
         assert few.DATASETS.TRAIN == ("coco_2017_train@10k",)
 
     def test_scratch_6x(self):

@@ -18,9 +18,9 @@ FAMILIES = {
     "scratch_panoptic_R_18_FPN_gn": ("bbox/AP", "segm/AP", "sem_seg/mIoU"),
     "scratch_mask_rcnn_R_18_FPN_gn_tta": ("bbox/AP", "segm/AP", "tta/bbox/AP", "tta/segm/AP"),
 }
-# metrics.json has a row for every 20 iterations, their median losses; the last is compared with that of the middle.
-# Not with the first: while the RPN learns to find objects, the RoI heads get harder work and their losses rise,
-# and RetinaNet's running count of positive anchors starts at 100.
+# metrics.json has a row for every 20 iterations, their median losses; the last is compared with that of the
+# middle. Not with the first: while the RPN learns to find objects, the RoI heads get harder work and their
+# losses rise, and RetinaNet's running count of positive anchors starts at 100.
 ITERATIONS = 80
 SHORT = [
     *("RETHINK.SCHEDULE", f"{4 * ITERATIONS} images", "SOLVER.IMS_PER_BATCH", "4", "TEST.EVAL_PERIOD", "0"),
@@ -30,20 +30,24 @@ SHORT = [
 ]
 
 
+# For 16 images. The configs' own suit hundreds of iterations, with a warm-up.
+LEARNING_RATES = {"scratch_faster_rcnn_VGG16": "0.002"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_family(name, datasets, tmp_path):
     config = REPOSITORY / "configs" / "toy" / f"{name}.yaml"
-    done = run_tool(
-        "train_net.py", "--config-file", str(config), *SHORT, "OUTPUT_DIR", str(tmp_path), timeout=900
-    )
+    opts = ["RETHINK.REFERENCE_LR", LEARNING_RATES.get(name, "0.02"), "OUTPUT_DIR", str(tmp_path)]
+    done = run_tool("train_net.py", "--config-file", str(config), *SHORT, *opts, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     early, late = (
         next(row for row in rows if row["iteration"] == iteration and "total_loss" in row)
         for iteration in (ITERATIONS // 2 - 1, ITERATIONS - 1)
     )
-    losses = [key for key in early if "loss_" in key]  # a cascade that is turned on brings more of them
+    # The later stages of a young cascade have next to no objects of their IoU, and their losses rise with these.
+    losses = [key for key in early if "loss_" in key and not key.endswith(("_stage1", "_stage2"))]
     assert sum(late[key] for key in losses) < sum(early[key] for key in losses)
     metrics = {key: value for row in rows for key, value in row.items()}
     assert metrics.keys() >= set(FAMILIES[name])

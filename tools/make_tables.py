@@ -3,7 +3,7 @@
 
 Fills what stands between `<!-- table: NAME -->` and `<!-- end table -->` in README.md and configs/README.md,
 and the lines `# Expected:` (where somebody reports a number) and `# Cost:` of every config but the toy ones.
-NAME is `configs`, `extra` or `summary`. With --check it writes nothing, and ends with 1 where something is out
+NAME is `configs`, `extra` or `summary`. With --check it writes nothing, and ends with 1 where one is out
 of date.
 """
 

@@ -16,7 +16,8 @@ class Number(NamedTuple):
     """Metrics of one row of a table, one bar or one point of a curve.
 
     `experiment` is "table1", "figure4", "text" and the like, or one of `OTHER_SOURCES`. `label` is
-    "verified", "read off the figure" or "inferred". `config`, relative to configs/, repeats the row; "" where none does.
+    "verified", "read off the figure" or "inferred". `config`, relative to configs/, repeats it
+    where not "".
     """
 
     experiment: str

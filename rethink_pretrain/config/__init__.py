@@ -2,7 +2,7 @@
 
 from .defaults import add_rethink_config
 from .load import load_config
-from .resolve import resolve
+from .resolve import resolve, resolve_anew
 from .validate import validate
 
-__all__ = ["add_rethink_config", "load_config", "resolve", "validate"]
+__all__ = ["add_rethink_config", "load_config", "resolve", "resolve_anew", "validate"]

@@ -5,7 +5,7 @@ import math
 from detectron2.config import CfgNode, get_cfg
 
 from ..errors import UserError
-from ..solver.schedule import build_schedule
+from ..solver.schedule import Schedule, build_schedule
 
 
 def resolve(cfg: CfgNode) -> None:
@@ -36,6 +36,14 @@ def resolve(cfg: CfgNode) -> None:
                 f"it {value} at {cfg.SOLVER.IMS_PER_BATCH} images per batch. {_remedy(key)}"
             )
         cfg.SOLVER[key] = value
+
+
+def resolve_anew(cfg: CfgNode) -> None:
+    """`resolve` after a key that SCHEDULE depends on has changed; what was resolved before is forgotten."""
+    untouched = get_cfg().SOLVER
+    for name in Schedule._fields:
+        cfg.SOLVER[name.upper()] = untouched[name.upper()]
+    resolve(cfg)
 
 
 def _close(current: object, value: object) -> bool:

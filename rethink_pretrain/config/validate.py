@@ -11,7 +11,7 @@ _DOCTOR = ("stop", "warn", "off")
 
 def validate(cfg: CfgNode) -> None:
     """Raises `UserError` for the first setting of `cfg` that is impossible or silently wrong."""
-    for check in (_check_names, _check_norms, _check_random_weights, _check_solver):
+    for check in (_check_names, _check_images, _check_norms, _check_random_weights, _check_solver):
         check(cfg)
 
 
@@ -36,6 +36,17 @@ def _check_names(cfg: CfgNode) -> None:
     for key, names in (("AUGMENTATION", _AUGMENTATIONS), ("DOCTOR", _DOCTOR)):
         if cfg.RETHINK[key] not in names:
             raise UserError(f"RETHINK.{key} {cfg.RETHINK[key]!r} is none of: {', '.join(names)}.")
+
+
+def _check_images(cfg: CfgNode) -> None:
+    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
+    if len(mean) != len(std):
+        raise UserError(
+            f"MODEL.PIXEL_MEAN has {len(mean)} values and PIXEL_STD {len(std)}: give each one per channel. "
+            "tools/measure_pixels.py measures both."
+        )
+    if cfg.RETHINK.AUGMENTATION == "lsj" and cfg.INPUT.CROP.ENABLED:
+        raise UserError("INPUT.CROP.ENABLED True and RETHINK.AUGMENTATION lsj both crop. Choose one.")
 
 
 def _check_norms(cfg: CfgNode) -> None:

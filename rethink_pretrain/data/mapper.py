@@ -9,10 +9,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 
-from ..errors import UserError
 from .images import RAW, read_image
-
-AUGMENTATIONS = ("resize", "lsj")
 
 _IGNORED = 255  # the host's label of a pixel that no semantic loss sees
 _HOST_PAD_VALUE = 128.0  # T.FixedSizeCrop's
@@ -29,16 +26,12 @@ class _FixedSizeCrop(T.FixedSizeCrop):
 
 def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
     """What RETHINK.AUGMENTATION names in training; the host's resizing in testing."""
-    name = cfg.RETHINK.AUGMENTATION
-    if name not in AUGMENTATIONS:
-        raise UserError(f"Unknown RETHINK.AUGMENTATION {name!r}. Choose from {', '.join(AUGMENTATIONS)}.")
     host = detection_utils.build_augmentation(cfg, is_train)
-    return [*_large_scale_jitter(cfg), *host[1:]] if name == "lsj" and is_train else host
+    lsj = is_train and cfg.RETHINK.AUGMENTATION == "lsj"
+    return [*_large_scale_jitter(cfg), *host[1:]] if lsj else host
 
 
 def _large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
-    if cfg.INPUT.CROP.ENABLED:
-        raise UserError("INPUT.CROP.ENABLED True and RETHINK.AUGMENTATION lsj both crop. Choose one.")
     size = cfg.RETHINK.LSJ_SIZE
     # 128 is grey only in 8 bits; the mean is what the model's own padding amounts to.
     pad_value = float(np.mean(cfg.MODEL.PIXEL_MEAN)) if cfg.INPUT.FORMAT == RAW else _HOST_PAD_VALUE

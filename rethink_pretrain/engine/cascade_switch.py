@@ -47,12 +47,14 @@ def _unwrap(model: nn.Module) -> nn.Module:
 
 
 def build_cascade_switch(cfg: CfgNode) -> CascadeSwitch | None:
-    """The hook for RETHINK.CASCADE_ITERS iterations of 16 images; None where the model needs no switch.
+    """The hook for RETHINK.CASCADE_ITERS iterations of 16 images, 0 for all; None where there is no switch.
 
-    Raises `UserError` where the cascade would be on for the whole training, which is CASCADE_ITERS 0.
+    Raises `UserError` where that would be the whole training or more.
     """
-    if SwitchedCascadeROIHeads.__name__ != cfg.MODEL.ROI_HEADS.NAME or not cfg.RETHINK.CASCADE_ITERS:
+    if SwitchedCascadeROIHeads.__name__ != cfg.MODEL.ROI_HEADS.NAME:
         return None
+    if not cfg.RETHINK.CASCADE_ITERS:  # MODEL.WEIGHTS may be of a model whose cascade was off
+        return CascadeSwitch(cfg.SOLVER.MAX_ITER)
     iterations = round(cfg.RETHINK.CASCADE_ITERS * REFERENCE_BATCH / cfg.SOLVER.IMS_PER_BATCH)
     if not 0 < iterations < cfg.SOLVER.MAX_ITER:
         raise UserError(

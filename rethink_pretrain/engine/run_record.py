@@ -19,6 +19,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from ..data import describe_dataset
 from ..files import write_json
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -35,12 +36,19 @@ class RunRecord(HookBase):
         self._path = Path(cfg.OUTPUT_DIR) / "run.json"
         self._images_per_batch = cfg.SOLVER.IMS_PER_BATCH
         self._seed = cfg.SEED
+        self._datasets = cfg.DATASETS.TRAIN
 
     def before_train(self) -> None:
         """Append this session, with all that is known before the first iteration."""
         self._record = read_run_record(self._path)
         self._start = time.perf_counter()
-        self._session = {**describe_session(), "seed": self._seed, "start_iter": self.trainer.start_iter}
+        self._session = {
+            **describe_session(),
+            "seed": self._seed,
+            "start_iter": self.trainer.start_iter,
+            "data": [describe_dataset(name) for name in self._datasets],
+            "weights": self.trainer.checkpointer.loaded,
+        }
         self._record["sessions"].append(self._session)
         self._write()
 

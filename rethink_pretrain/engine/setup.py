@@ -12,6 +12,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from ..config import resolve_anew
 from ..data import apply_own_data, check_datasets, check_num_classes, register_subset, register_toy
 from ..errors import UserError
 
@@ -50,9 +51,13 @@ def prepare(
 def register_datasets(cfg: CfgNode) -> None:
     """Register those of our data sets that `cfg` names. Every process of a run has to call it.
 
-    The user's own data of `cfg.RETHINK.DATA` become DATASETS.TRAIN and TEST.
+    The user's own data of `cfg.RETHINK.DATA` become DATASETS.TRAIN and TEST; a SCHEDULE in epochs is then of
+    them.
     """
+    epoch = cfg.RETHINK.IMAGES_PER_EPOCH
     apply_own_data(cfg)
+    if cfg.RETHINK.SCHEDULE and epoch != cfg.RETHINK.IMAGES_PER_EPOCH:
+        resolve_anew(cfg)
     names = sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST})
     if any(name.startswith("toy_") for name in names):
         register_toy()

@@ -19,7 +19,7 @@ from .. import compat
 from ..checkpoint import RethinkCheckpointer
 from ..data import RethinkDatasetMapper
 from ..errors import UserError
-from ..evaluation import build_evaluator
+from ..evaluation import build_evaluator, build_tta_model, evaluate_tta
 from .cascade_switch import build_cascade_switch
 from .doctor import check_up, count_images
 from .progress import ProgressBar, build_progress_writer
@@ -50,6 +50,9 @@ class Trainer(DefaultTrainer):
             ret.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         # After the checkpoint, which is there if the evaluation fails.
         ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        if cfg.TEST.AUG.ENABLED:
+            build_tta_model(cfg, self.model)  # or the refusal would come when all is trained
+            ret.append(hooks.EvalHook(0, self._evaluate_tta))  # at the end alone: it costs many times as much
         if main:
             # They see the evaluation's metrics; the record comes last, because it counts what all this cost.
             ret.append(hooks.PeriodicWriter(self.build_writers(), WRITER_PERIOD))
@@ -64,6 +67,9 @@ class Trainer(DefaultTrainer):
     def _evaluate(self) -> dict[str, Any]:
         self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
+
+    def _evaluate_tta(self) -> dict[str, Any]:
+        return evaluate_tta(self.cfg, self.model, self.test)
 
     def build_writers(self) -> list[EventWriter]:
         """The host's metrics.json and TensorBoard events; progress on the screen has a period of its own."""
@@ -143,7 +149,8 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     model = Trainer.build_model(cfg)
     with _readable_weights(cfg):
         RethinkCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
-    return Trainer.test(cfg, model)
+    results = Trainer.test(cfg, model)
+    return {**results, **evaluate_tta(cfg, model, Trainer.test)} if cfg.TEST.AUG.ENABLED else results
 
 
 @contextlib.contextmanager

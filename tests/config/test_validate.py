@@ -140,6 +140,20 @@ class TestNames:
         assert refusal(scratch) == f"RETHINK.{key} 'other' is none of: {names}."
 
 
+class TestImages:
+    def test_channels(self, scratch):
+        scratch.MODEL.PIXEL_MEAN = [1.0] * 5
+        assert refusal(scratch).startswith("MODEL.PIXEL_MEAN has 5 values and PIXEL_STD 3")
+        scratch.MODEL.PIXEL_STD = [1.0] * 5
+        validate(scratch)
+
+    def test_two_crops(self, scratch):
+        scratch.RETHINK.AUGMENTATION = "lsj"
+        validate(scratch)
+        scratch.INPUT.CROP.ENABLED = True
+        assert "both crop" in refusal(scratch)
+
+
 class TestNodesInUse:
     """A norm counts where the model has the part; the host's defaults of the other parts do not."""
 

@@ -232,15 +232,6 @@ def test_augmentations_are_a_visible_list(cfg, flip):
     assert names["lsj"] == ["ResizeScale", "FixedSizeCrop", *flips]
 
 
-def test_wrong_settings_are_the_users_errors(cfg):
-    cfg.RETHINK.AUGMENTATION = "jitter"
-    with pytest.raises(UserError, match="Choose from resize, lsj"):
-        RethinkDatasetMapper(cfg, True)
-    cfg.RETHINK.AUGMENTATION, cfg.INPUT.CROP.ENABLED = "lsj", True
-    with pytest.raises(UserError, match="both crop"):
-        RethinkDatasetMapper(cfg, True)
-
-
 @pytest.mark.parametrize("augmentation", ["resize", "lsj"])
 def test_goes_to_worker_processes(cfg, tmp_path, augmentation):
     cfg.RETHINK.AUGMENTATION = augmentation

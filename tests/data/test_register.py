@@ -101,6 +101,8 @@ def test_a_set_is_described_by_its_ids(name, tmp_path):
     json_file, images = write_coco(tmp_path)
     register_coco(name, json_file, images)
     # sha256sum of the one character "1"
+    assert describe_dataset(name) == {"name": name}
+    DatasetCatalog.get(name)
     digest = "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
     assert describe_dataset(name) == {"name": name, "images": 1, "digest": digest, "instances": 1}
 

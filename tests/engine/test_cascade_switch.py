@@ -72,11 +72,20 @@ def test_the_linear_rule(cascade_cfg):
     assert build_cascade_switch(cascade_cfg)._iterations == 67_500
 
 
-def test_no_switch_where_none_is_needed(cascade_cfg):
-    cascade_cfg.RETHINK.CASCADE_ITERS = 0
-    assert build_cascade_switch(cascade_cfg) is None
+def test_no_switch_without_cascade(cascade_cfg):
     cascade_cfg.RETHINK.CASCADE_ITERS, cascade_cfg.MODEL.ROI_HEADS.NAME = 100, "StandardROIHeads"
     assert build_cascade_switch(cascade_cfg) is None
+
+
+def test_weights_whose_cascade_is_off_do_not_keep_it_off(cascade_cfg):
+    cascade_cfg.RETHINK.CASCADE_ITERS = 0
+    trainer = Trainer(cascade_cfg)
+    trainer.model.load_state_dict({**trainer.model.state_dict(), "roi_heads.cascade_on": torch.tensor(False)})
+    switch = build_cascade_switch(cascade_cfg)
+    switch.trainer = trainer
+    trainer.iter = 0
+    switch.before_step()
+    assert trainer.model.roi_heads.is_on
 
 
 def test_longer_than_the_run(cascade_cfg):

@@ -82,18 +82,22 @@ def check_num_classes(names: Iterable[str], num_classes: int, *, key: str = "MOD
             )
 
 
-def describe_dataset(name: str, records: list[dict] | None = None) -> dict[str, Any]:
-    """What tells one data set from another: name, images, digest of the image ids, instances.
+def describe_dataset(name: str) -> dict[str, Any]:
+    """What tells one data set from another: name, and once it is loaded images, digest of ids, instances.
 
-    `records` are the set's, where they are loaded already: loading COCO takes tens of seconds. Instances,
-    which are objects without crowds, are left out for sets that have none.
+    Instances are objects without crowds. The host's own sets have their name alone, which says it all.
     """
-    records = DatasetCatalog.get(name) if records is None else records
-    ret = {"name": name, "images": len(records), "digest": digest(image_id(record) for record in records)}
-    if any("annotations" in record for record in records):
-        objects = (a for record in records for a in record.get("annotations", ()))
-        ret["instances"] = sum(not a.get("iscrowd", 0) for a in objects)
-    return ret
+    return {"name": name, **MetadataCatalog.get(name).get("description", {})}
+
+
+def note_description(name: str, records: list[dict]) -> None:
+    """Keep what `describe_dataset` tells of the set that has just been loaded."""
+    objects = (a for record in records for a in record.get("annotations", ()))
+    MetadataCatalog.get(name).description = {
+        "images": len(records),
+        "digest": digest(image_id(record) for record in records),
+        "instances": sum(not a.get("iscrowd", 0) for a in objects),
+    }
 
 
 def image_id(record: dict) -> int | str:
@@ -117,6 +121,7 @@ def _load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
         raise
     if not all(isinstance(record["image_id"], int) for record in records):
         _explain(json_file, image_root)
+    note_description(name, records)
     return records
 
 

@@ -6,7 +6,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import UserError
 from . import subsets
-from .register import image_id
+from .register import image_id, note_description
 from .subsets import SubsetSpec, parse_subset
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,9 @@ def _register(name: str, spec: SubsetSpec) -> None:
 
 def _copy_metadata(name: str, base: str) -> None:
     known = MetadataCatalog.get(base).as_dict()
-    MetadataCatalog.get(name).set(**{key: value for key, value in known.items() if key != "name"})
+    MetadataCatalog.get(name).set(
+        **{key: value for key, value in known.items() if key not in ("name", "description")}
+    )
 
 
 def _load(name: str, spec: SubsetSpec) -> list[dict]:
@@ -82,12 +84,14 @@ def _load(name: str, spec: SubsetSpec) -> list[dict]:
         chosen = subsets.choose(records, count, spec.seed)
     _copy_metadata(name, spec.base)  # loading it may have set its categories
     metadata = MetadataCatalog.get(name)
-    metadata.set(subset_image_ids=chosen, subset_digest=subsets.digest(chosen))
+    metadata.set(subset_image_ids=chosen)
     classes = dict(enumerate(metadata.get("thing_classes", ())))
     rows = subsets.coverage(classes, [shown[i] for i in chosen])
-    logger.info("%s: %d images, digest %s.", name, count, metadata.subset_digest)
+    logger.info("%s: %d images, digest %s.", name, count, subsets.digest(chosen))
     (logger.info if all(row.images for row in rows) else logger.warning)(
         "%s: %s.", name, subsets.describe_coverage(rows)
     )
     keep = set(chosen)
-    return [record for i, record in records.items() if i in keep]
+    ret = [record for i, record in records.items() if i in keep]
+    note_description(name, ret)
+    return ret
