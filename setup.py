@@ -2,7 +2,8 @@
 
 from setuptools import find_packages, setup
 
-TEST = ["pytest", "ruff"]
+RAW = ["tifffile"]  # images of any number of channels and bits, where they are TIFF
+TEST = [*RAW, "pytest", "ruff"]
 
 setup(
     name="rethink-pretrain",
@@ -36,5 +37,5 @@ setup(
         "rich",
         "pyyaml",
     ],
-    extras_require={"test": TEST, "dev": [*TEST, "pre-commit", "pytest-cov"]},
+    extras_require={"raw": RAW, "test": TEST, "dev": [*TEST, "pre-commit", "pytest-cov"]},
 )

@@ -57,7 +57,7 @@ class TestReproducible:
         for workers in (1, 2):
             toy.make_toy_dataset(tmp_path / str(workers), 20, 4, 96, seed=3, num_workers=workers)
         one, two = contents(tmp_path / "1"), contents(tmp_path / "2")
-        assert len(one) == 20 + 4 + 2
+        assert len(one) == 2 * (20 + 4) + 2  # pictures, labels, two json files
         assert one == two
 
     def test_another_seed_is_another_set(self, tmp_path):
@@ -205,7 +205,7 @@ class TestContent:
         for category in toy.CATEGORIES:
             total = np.zeros(3)
             for _ in range(200):
-                canvas, background = toy_render.sample_background(rng, 32, 32)
+                canvas, background, _ = toy_render.sample_background(rng, 32, 32)
                 obj = toy_render.sample_object(rng, category["id"], np.array([16.0, 16.0]), 28.0, background)
                 toy_render.draw_object(canvas, obj)
                 total += canvas[10:22, 10:22].mean(axis=(0, 1))

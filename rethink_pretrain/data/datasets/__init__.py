@@ -7,9 +7,9 @@ from .register import (
     datasets_root,
     describe_dataset,
     register_coco,
-    register_toy,
 )
 from .register_subset import base_name, register_coco_subset, register_subset
+from .toy_sets import register_toy
 
 __all__ = [
     "apply_own_data",

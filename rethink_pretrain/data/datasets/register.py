@@ -39,13 +39,6 @@ def register_coco(name: str, json_file: str | Path, image_root: str | Path, **me
     MetadataCatalog.get(name).set(evaluator_type="coco", **files, **metadata)
 
 
-def register_toy(root: str | Path | None = None) -> None:
-    """Register the toy set at `root` (datasets_root()/toy) as `toy_train` and `toy_val`."""
-    root = datasets_root() / "toy" if root is None else Path(root)
-    for split in ("train", "val"):
-        register_coco(f"toy_{split}", root / f"{split}.json", root / split)
-
-
 def check_datasets(names: Iterable[str]) -> None:
     """Raises `UserError` where a name is not registered or its files are not on disk; reads none of them."""
     missing: dict[str, list[str]] = {}
@@ -56,7 +49,7 @@ def check_datasets(names: Iterable[str]) -> None:
                 f"Registered: {', '.join(sorted(DatasetCatalog.list()))}."
             )
         metadata = MetadataCatalog.get(name)
-        paths = [metadata.get(key) for key in ("json_file", "image_root", "dirname")]
+        paths = [metadata.get(key) for key in ("json_file", "image_root", "sem_seg_root", "dirname")]
         absent = [path for path in paths if path and not Path(path).exists()]
         if absent:
             missing[name] = absent

@@ -5,7 +5,8 @@ detection pipeline in real data: occluded, touching, truncated and tiny objects,
 object, crowds as RLE, pictures without any object, portrait and landscape formats, and category ids that
 start at 1.
 
-Segmentation, box and area describe the *visible* region, as in COCO. Every picture depends on nothing but
+Segmentation, box and area describe the *visible* region, as in COCO. Objects have keypoints, and beside every
+picture lies a map of semantic labels (`toy_labels`). Every picture depends on nothing but
 (image size, seed, split, its index), so the bytes are the same for any number of workers.
 """
 
@@ -26,6 +27,8 @@ import shapely
 from PIL import Image
 
 from ...errors import UserError
+from ...files import write_json
+from .toy_labels import KEYPOINT_NAMES, SKELETON, keypoint_annotation, no_keypoints, semantic_labels
 from .toy_render import (
     CATEGORIES,
     ToyObject,
@@ -38,8 +41,9 @@ from .toy_render import (
 )
 
 GENERATOR = "rethink_pretrain toy detection set"
-VERSION = 1  # raise it whenever the same arguments give other bytes
+VERSION = 2  # raise it whenever the same arguments give other bytes
 SPLITS = ("train", "val")
+LABEL_FOLDERS = tuple(f"sem_seg_{split}" for split in SPLITS)
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
 IN_PROGRESS = "in_progress.json"  # there from before the first picture until after the last json
 
@@ -94,10 +98,10 @@ def _moved_to_touch(rng: np.random.Generator, obj: ToyObject, other: ToyObject) 
 
 def _place_objects(
     rng: np.random.Generator, frame: shapely.Geometry, image_size: int, background: np.ndarray
-) -> list[tuple[ToyObject, list[np.ndarray]]]:
-    """Objects with their visible parts, front to back: a new one goes behind and leaves the others alone."""
+) -> list[tuple[ToyObject, dict]]:
+    """Objects and their annotations, front to back: a new one goes behind and leaves the others alone."""
     width, height = frame.bounds[2:]
-    placed: list[tuple[ToyObject, list[np.ndarray]]] = []
+    placed: list[tuple[ToyObject, dict]] = []
     covered = shapely.Polygon()
     for _ in range(rng.choice(len(OBJECT_COUNTS), p=OBJECT_COUNTS)):
         for _ in range(PLACING_TRIES):
@@ -108,7 +112,8 @@ def _place_objects(
                 obj = _moved_to_touch(rng, obj, placed[int(rng.integers(len(placed)))][0])
             parts = visible_parts(obj.outline, covered, frame)
             if parts:
-                placed.append((obj, parts))
+                annotation = polygon_annotation(obj.category_id, parts)
+                placed.append((obj, annotation | keypoint_annotation(obj.outline, covered, frame)))
                 covered = covered.union(shapely.Polygon(obj.outline))
                 break
     return placed
@@ -172,11 +177,14 @@ def crowd_annotation(members: list[ToyObject], height: int, width: int) -> dict:
         "iscrowd": 1,
         "bbox": [float(x), float(y), float(columns[-1] + 1 - x), float(rows[-1] + 1 - y)],
         "category_id": members[0].category_id,
+        **no_keypoints(),
     }
 
 
-def make_scene(seed: int, split: int, index: int, image_size: int) -> tuple[Image.Image, list[dict]]:
-    """Picture `index` of split 0 (train) or 1 (val), and its annotations without ids.
+def make_scene(
+    seed: int, split: int, index: int, image_size: int
+) -> tuple[Image.Image, list[dict], np.ndarray]:
+    """Picture `index` of split 0 (train) or 1 (val), its annotations without ids, its semantic labels (H, W).
 
     `image_size` is the long side in px; the short side is 3/4, 7/8 or all of it.
     """
@@ -184,25 +192,25 @@ def make_scene(seed: int, split: int, index: int, image_size: int) -> tuple[Imag
     short_side = round(image_size * rng.choice((1.0, 0.875, 0.75)))
     height, width = (image_size, short_side) if rng.random() < 0.5 else (short_side, image_size)
     frame = shapely.box(0, 0, width, height)
-    canvas, background = sample_background(rng, height, width)
+    canvas, background, kind = sample_background(rng, height, width)
     placed = _place_objects(rng, frame, image_size, background)
     objects = [obj for obj, _ in placed]
     wants_crowd = rng.random() < CROWD_SHARE
     crowd = _place_crowd(rng, objects, frame, image_size, background) if wants_crowd else []
-    for obj in itertools.chain(crowd, reversed(objects)):
-        draw_object(canvas, obj)
-    annotations = [polygon_annotation(obj.category_id, parts) for obj, parts in placed]
+    drawn = [draw_object(canvas, obj) for obj in itertools.chain(crowd, reversed(objects))]
+    annotations = [annotation for _, annotation in placed]
     if crowd:
         annotations.append(crowd_annotation(crowd, height, width))
-    return finish(rng, canvas), annotations
+    return finish(rng, canvas), annotations, semantic_labels(height, width, kind, drawn)
 
 
 def _write_scene(task: tuple[str, int, int, int, int]) -> tuple[dict, list[dict]]:
-    """Write one picture; COCO's image record and its annotations, whose own ids the parent gives."""
+    """Write picture and labels; COCO's image record and its annotations, whose own ids the parent gives."""
     output, seed, split, index, image_size = task
-    image, annotations = make_scene(seed, split, index, image_size)
+    image, annotations, labels = make_scene(seed, split, index, image_size)
     name = f"{index + 1:06d}.jpg"
     image.save(Path(output, SPLITS[split], name), **JPEG)
+    Image.fromarray(labels).save(Path(output, LABEL_FOLDERS[split], name).with_suffix(".png"))
     record = {"id": index + 1, "file_name": name, "height": image.height, "width": image.width}
     return record, [{**annotation, "image_id": record["id"]} for annotation in annotations]
 
@@ -227,13 +235,6 @@ def _mapper(num_workers: int) -> Iterator[Callable[[Callable, Iterable], Iterato
         yield lambda function, tasks: pool.map(function, tasks, chunksize=4)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    """Write `path` whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _read_info(path: Path) -> dict | None:
@@ -262,8 +263,9 @@ def _is_complete(output: Path, info: dict) -> bool:
             raise UserError(
                 f"{output} holds a toy set with {there}; choose another --output or delete that folder."
             )
-    pictures = [sum(1 for _ in (output / split).glob("*.jpg")) for split in SPLITS]
-    all_there = pictures[0] >= info["num_train"] and pictures[1] >= info["num_val"]
+    wanted = [info["num_train"], info["num_val"]] * 2
+    files = [len(list((output / folder).glob("*.*"))) for folder in (*SPLITS, *LABEL_FOLDERS)]
+    all_there = all(there >= needed for there, needed in zip(files, wanted))
     return found == [None, info, info] and all_there
 
 
@@ -289,7 +291,8 @@ def _write_split(
     output: Path, split: int, num_images: int, info: dict, run_map: Callable, report: Callable[[], None]
 ) -> dict:
     """Draw one split and return its COCO document, annotation ids counted from 1."""
-    (output / SPLITS[split]).mkdir(exist_ok=True)
+    for folder in (SPLITS[split], LABEL_FOLDERS[split]):
+        (output / folder).mkdir(exist_ok=True)
     images, annotations = [], []
     tasks = [(str(output), info["seed"], split, index, info["image_size"]) for index in range(num_images)]
     for record, found in run_map(_write_scene, tasks):
@@ -303,7 +306,9 @@ def _write_split(
         "licenses": [{"id": 1, "name": "Drawn by a program, free for any use", "url": ""}],
         "images": images,
         "annotations": annotations,
-        "categories": CATEGORIES,
+        "categories": [
+            {**category, "keypoints": KEYPOINT_NAMES, "skeleton": SKELETON} for category in CATEGORIES
+        ],
     }
 
 
@@ -311,14 +316,14 @@ def _write_set(
     output: Path, info: dict, num_workers: int, progress: Callable[[int, int], None] | None
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    _write_json(output / IN_PROGRESS, {"info": info})
+    write_json(output / IN_PROGRESS, {"info": info})
     counts = (info["num_train"], info["num_val"])
     done = itertools.count(1)
     report = (lambda: progress(next(done), sum(counts))) if progress else (lambda: None)
     with _mapper(num_workers) as run_map:
         documents = [_write_split(output, split, counts[split], info, run_map, report) for split in range(2)]
     for split, document in zip(SPLITS, documents, strict=True):
-        _write_json(output / f"{split}.json", document)
+        write_json(output / f"{split}.json", document, indent=None)
     (output / IN_PROGRESS).unlink()
 
 
@@ -331,7 +336,7 @@ def make_toy_dataset(
     num_workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict:
-    """Write `output`/{train,val}.json and `output`/{train,val}/*.jpg, unless the same set is already there.
+    """Write `output`/{train,val}.json, {train,val}/*.jpg and sem_seg_{train,val}/*.png, unless already there.
 
     `num_train` and `num_val` are >= 0; `image_size` is the long side, 64..2048 px; `seed` >= 0; `num_workers`
     >= 1 processes, by default one per usable core; `progress(done, total)` is called after every picture. An

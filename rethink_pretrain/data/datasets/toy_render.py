@@ -173,11 +173,14 @@ def window(outline: np.ndarray, height: int, width: int) -> tuple[int, int, int,
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def draw_object(canvas: np.ndarray, obj: ToyObject) -> None:
-    """Paint `obj` over `canvas`, float32 (H, W, 3) of 0..255, in place, within the object's window."""
+def draw_object(canvas: np.ndarray, obj: ToyObject) -> tuple[tuple[int, int, int, int], Field]:
+    """Paint `obj` over `canvas`, float32 (H, W, 3) of 0..255, in place.
+
+    Returns the object's window x0, y0, x1, y1 and the share of each of its pixels that was painted.
+    """
     x0, y0, x1, y1 = window(obj.outline, *canvas.shape[:2])
     if x0 >= x1 or y0 >= y1:
-        return
+        return (0, 0, 0, 0), np.zeros((0, 0), dtype=np.float32)
     texture = TEXTURES[obj.texture]
     x = (np.arange(x0, x1, dtype=np.float32) + 0.5 - np.float32(obj.center[0]))[None, :]
     y = (np.arange(y0, y1, dtype=np.float32) + 0.5 - np.float32(obj.center[1]))[:, None]
@@ -188,7 +191,9 @@ def draw_object(canvas: np.ndarray, obj: ToyObject) -> None:
     share = np.clip(texture.pattern(u, v, period), 0, 1)[..., None]
     first, second = obj.colors.astype(np.float32)
     patch = canvas[y0:y1, x0:x1]
-    patch += coverage(obj.outline, x0, y0, x1, y1)[..., None] * (first + share * (second - first) - patch)
+    painted = coverage(obj.outline, x0, y0, x1, y1)
+    patch += painted[..., None] * (first + share * (second - first) - patch)
+    return (x0, y0, x1, y1), painted
 
 
 def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -252,12 +257,15 @@ BACKGROUNDS: dict[str, Callable[[np.random.Generator, int, int], Field]] = {
 }
 
 
-def sample_background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A textured, low-contrast canvas, float32 (H, W, 3) of 0..255, and its mean colour (3,)."""
+def sample_background(
+    rng: np.random.Generator, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """A textured, low-contrast canvas, float32 (H, W, 3) of 0..255, its mean colour (3,), and its kind."""
     base = rng.uniform(50, 205, size=3)
     tint = rng.uniform(0.5, 1.0, size=3) * rng.uniform(8, 20)
-    field = BACKGROUNDS[rng.choice(list(BACKGROUNDS))](rng, height, width)
-    return base.astype(np.float32) + field[..., None] * tint.astype(np.float32), base
+    kind = str(rng.choice(list(BACKGROUNDS)))
+    field = BACKGROUNDS[kind](rng, height, width)
+    return base.astype(np.float32) + field[..., None] * tint.astype(np.float32), base, kind
 
 
 def finish(rng: np.random.Generator, canvas: np.ndarray) -> Image.Image:
