@@ -21,8 +21,9 @@ FAMILIES = {
     "scratch_mask_rcnn_R_18_FPN_gn_tta": ("bbox/AP", "segm/AP", "tta/bbox/AP", "tta/segm/AP"),
 }
 # The same four images in every batch, so that the loss has to fall. metrics.json has a row for every 20
-# iterations, their median losses; the last is compared with the second. Not with the first: while the RPN learns to find
-# objects, the RoI heads get harder work, and RetinaNet's running count of positive anchors starts at 100.
+# iterations, their median losses; the last is compared with the second. Not with the first: while the RPN
+# learns to find objects, the RoI heads get harder work, and RetinaNet's running count of positive anchors
+# starts at 100.
 ITERATIONS = 80
 SHORT = [
     *("RETHINK.SCHEDULE", f"{4 * ITERATIONS} images", "SOLVER.IMS_PER_BATCH", "4", "TEST.EVAL_PERIOD", "0"),

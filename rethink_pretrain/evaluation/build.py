@@ -7,16 +7,11 @@ from collections.abc import Callable
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import (
-    COCOPanopticEvaluator,
-    DatasetEvaluator,
-    DatasetEvaluators,
-    PascalVOCDetectionEvaluator,
-    SemSegEvaluator,
-)
+from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
 
 from ..errors import UserError
 from .coco import RethinkCOCOEvaluator
+from .pascal_voc import RethinkPascalVOCEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +30,7 @@ def _coco(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
 
 
 def _pascal_voc(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    return PascalVOCDetectionEvaluator(name)
+    return RethinkPascalVOCEvaluator(name)
 
 
 def _sem_seg(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import create_keypoint_hflip_indices
-from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
+from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA, PanopticFPN
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, Instances, pairwise_iou
 from detectron2.structures.keypoints import heatmaps_to_keypoints
@@ -107,7 +107,8 @@ def build_tta_model(cfg: CfgNode, model: nn.Module) -> RethinkTTA:
     """`model` with TEST.AUG around it. Raises `UserError` for models without R-CNN heads."""
     if isinstance(model, DistributedDataParallel):
         model = model.module
-    if not isinstance(model, GeneralizedRCNN):
+    # The host's PanopticFPN is a GeneralizedRCNN that takes no given boxes.
+    if not isinstance(model, GeneralizedRCNN) or isinstance(model, PanopticFPN):
         raise UserError(
             f"TEST.AUG.ENABLED works for GeneralizedRCNN, not for {type(model).__name__}. Set it to False."
         )
