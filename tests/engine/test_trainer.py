@@ -7,7 +7,9 @@ import torch
 from detectron2.data import DatasetCatalog
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rethink_pretrain.data.datasets.subsets import choose, digest
 from rethink_pretrain.engine import Trainer, evaluate
+from rethink_pretrain.engine.setup import check_categories, register_datasets
 from rethink_pretrain.errors import UserError
 
 
@@ -96,3 +98,62 @@ def test_the_toy_set_is_what_the_trainer_sees(short_cfg):
     assert len(batch) == 2 and batch[0]["image"].dtype == torch.uint8
     assert max(batch[0]["image"].shape[1:]) == 64
     assert len(DatasetCatalog.get("toy_val")) == 12
+
+
+def test_the_record_tells_data_and_weights(short_cfg, tmp_path):
+    """The digest of a subset's images, and what the weight file filled."""
+    torch.save({"model": Trainer.build_model(short_cfg).state_dict()}, tmp_path / "weights.pth")
+    short_cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    short_cfg.DATASETS.TRAIN = ("toy_train@5",)
+    register_datasets(short_cfg)
+    trainer = Trainer(short_cfg)
+    trainer.resume_or_load(False)
+    trainer.train()
+    (session,) = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"]
+    (data,) = session["data"]
+    assert (data["name"], data["images"]) == ("toy_train@5", 5)
+    assert data["digest"] == digest(choose(range(1, 25), 5))
+    assert session["weights"]["coverage"] == 1 and session["weights"]["missing"] == 0
+
+
+def test_weights_that_fill_little_are_refused(short_cfg, tmp_path):
+    state = Trainer.build_model(short_cfg).state_dict()
+    stem = {name: value for name, value in state.items() if "stem" in name}
+    torch.save({"model": stem}, tmp_path / "weights.pth")
+    short_cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+    trainer = Trainer(short_cfg)
+    with pytest.raises(UserError, match=r"MIN_COVERAGE|cover"):
+        trainer.resume_or_load(False)
+
+
+def test_augmented_tests_come_under_a_name_of_their_own(short_cfg, tmp_path):
+    short_cfg.TEST.AUG.ENABLED = True
+    short_cfg.TEST.AUG.MIN_SIZES, short_cfg.TEST.AUG.MAX_SIZE = (64,), 64
+    trainer = Trainer(short_cfg)
+    trainer.resume_or_load(False)
+    trainer.train()
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.json").read_text().splitlines()]
+    assert {"bbox/AP", "segm/AP", "tta/bbox/AP", "tta/segm/AP"} <= rows[-1].keys()
+
+
+def test_a_model_that_cannot_be_augmented_is_refused_before_training(short_cfg):
+    short_cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+    short_cfg.MODEL.SEM_SEG_HEAD.NAME, short_cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = "RethinkSemSegFPNHead", 6
+    short_cfg.TEST.AUG.ENABLED = True
+    with pytest.raises(UserError, match=r"TEST\.AUG\.ENABLED works for GeneralizedRCNN"):
+        Trainer(short_cfg)
+
+
+@pytest.mark.parametrize(
+    ("arch", "key"),
+    [("GeneralizedRCNN", "MODEL.ROI_HEADS"), ("SemanticSegmentor", "MODEL.SEM_SEG_HEAD")],
+)
+def test_each_head_has_its_number_of_classes(short_cfg, arch, key):
+    names = ["toy_val_panoptic"]
+    DatasetCatalog.get(*names)
+    short_cfg.MODEL.META_ARCHITECTURE = arch
+    short_cfg.MODEL.ROI_HEADS.NUM_CLASSES, short_cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 8, 6
+    check_categories(short_cfg, names)
+    short_cfg.MODEL.ROI_HEADS.NUM_CLASSES, short_cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 80, 54
+    with pytest.raises(UserError, match=f"{key}.NUM_CLASSES is"):
+        check_categories(short_cfg, names)
