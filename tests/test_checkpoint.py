@@ -11,14 +11,13 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader
 from detectron2.modeling import build_model
 from PIL import Image
 from torch import nn
 
 from rethink_pretrain.checkpoint import RethinkCheckpointer, first_conv, inflate_first_conv
 from rethink_pretrain.config import load_config
-from rethink_pretrain.data import RethinkDatasetMapper, list_images_of_dataset, measure_pixels, register_coco
+from rethink_pretrain.data import list_images_of_dataset, measure_pixels, register_coco
 from rethink_pretrain.engine import Trainer
 from rethink_pretrain.errors import UserError
 
@@ -266,14 +265,6 @@ def five_channels(datasets, tmp_path_factory) -> str:
     return "five_channels_train"
 
 
-class RawTrainer(Trainer):
-    """With the mapper and the checkpointer of this project, whatever `Trainer` uses."""
-
-    @classmethod
-    def build_train_loader(cls, cfg):
-        return build_detection_train_loader(cfg, mapper=RethinkDatasetMapper(cfg, True))
-
-
 @pytest.mark.parametrize("arm", ["scratch", "pretrained"])
 @pytest.mark.parametrize("augmentation", ["resize", "lsj"])
 def test_sixteen_bits_and_five_channels_train(short_cfg, five_channels, tmp_path, arm, augmentation):
@@ -283,17 +274,19 @@ def test_sixteen_bits_and_five_channels_train(short_cfg, five_channels, tmp_path
     files = list_images_of_dataset(five_channels)
     statistics = measure_pixels(list(files.values()), "RAW")
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (five_channels,), ()
-    cfg.INPUT.FORMAT, cfg.RETHINK.DOCTOR = "RAW", "off"
+    cfg.INPUT.FORMAT = "RAW"
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 4, ()
     cfg.RETHINK.AUGMENTATION, cfg.RETHINK.LSJ_SIZE = augmentation, 64
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(statistics.mean), list(statistics.std)
     cfg.OUTPUT_DIR = str(tmp_path)
-    trainer = RawTrainer(cfg)
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     if arm == "pretrained":
         torch.save({"model": three.state_dict()}, tmp_path / "three.pth")
-        checkpointer = RethinkCheckpointer(trainer.model)
-        checkpointer.load(str(tmp_path / "three.pth"))
+        cfg.MODEL.WEIGHTS = str(tmp_path / "three.pth")
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(False)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    if arm == "pretrained":
+        checkpointer = trainer.checkpointer
         assert checkpointer.loaded["inflated"]
         # The mean and deviation of the pixels are the config's, not the file's.
         torch.testing.assert_close(trainer.model.pixel_mean.flatten(), torch.tensor(statistics.mean))
