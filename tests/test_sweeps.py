@@ -124,7 +124,13 @@ class TestTool:
         done = run_tool("sweep.py", str(write_sweep(tmp_path, {"config": str(TOY_CONFIG)})), timeout=60)
         words = shlex.split(done.stdout)
         assert words[0] == "python" and words[1].endswith("train_net.py")
-        assert words[words.index("--config-file") + 1] == str(TOY_CONFIG)
+        assert Path(words[words.index("--config-file") + 1]).resolve() == TOY_CONFIG
+
+    def test_by_name(self):
+        done = run_tool("sweep.py", "fig6", timeout=60)
+        assert (
+            done.returncode == 0 and done.stdout.count("keypoint_R50_gn_") == 8
+        )  # config and folder of four
 
     def test_one_line_error(self, tmp_path):
         done = run_tool("sweep.py", str(tmp_path / "nothing.yaml"), timeout=60)

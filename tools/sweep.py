@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""The runs that rebuild a table or a figure: tools/sweep.py configs/sweeps/table1.yaml [--run | --status]
+"""The runs that rebuild a table or a figure: tools/sweep.py table1 [--run | --status]
 
 Prints their commands; --run executes them one after the other, skips what is finished and resumes what broke
 off; --status says how far each is.
@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 TRAIN_NET = Path(__file__).resolve().with_name("train_net.py")
+SWEEPS = TRAIN_NET.parents[1] / "configs" / "sweeps"
 LAST_LINES = 12  # of a failed run's log that are shown
 
 
@@ -21,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     """Which sweep, and what to do with it."""
     summary, _, rest = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(description=summary, epilog=rest)
-    parser.add_argument("sweep", metavar="SWEEP", help="a file of configs/sweeps/")
+    parser.add_argument("sweep", metavar="SWEEP", help="a file, or the name of one in configs/sweeps/")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--print", action="store_true", help="print the commands (the default)")
     action.add_argument("--run", action="store_true", help="execute them")
@@ -29,6 +30,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--num-gpus", type=int, default=1, help="of every run")
     parser.add_argument("--output", default="output/sweeps", metavar="DIR", help="holds <sweep>/<run>")
     return parser.parse_args()
+
+
+def find_sweep(name: str) -> Path:
+    """The file of that path or name."""
+    for path in (Path(name), SWEEPS / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in SWEEPS.glob("*.yaml")))
+    raise failure(f"Sweep {name!r} is neither a file nor one of: {known}.")
 
 
 def command_of(run, num_gpus: int, resume: bool = False) -> list[str]:
@@ -41,8 +51,9 @@ def print_commands(runs: list, num_gpus: int) -> None:
     """One line for each run, finished or not."""
     for run in runs:
         words = command_of(run, num_gpus)
-        with suppress(ValueError):  # started elsewhere: the full path then
-            words[0] = str(Path(words[0]).relative_to(Path.cwd()))
+        for index in (0, 2):  # the tool and the config
+            with suppress(ValueError):  # started elsewhere: the full path then
+                words[index] = str(Path(words[index]).relative_to(Path.cwd()))
         print(shlex.join(["python", *words]))
 
 
@@ -142,7 +153,7 @@ def main() -> None:
     from rethink_pretrain.errors import one_line_errors
 
     with one_line_errors():
-        runs = read_sweep(args.sweep, args.output)
+        runs = read_sweep(find_sweep(args.sweep), args.output)
         if args.status:
             print_status(runs)
         elif args.run:
