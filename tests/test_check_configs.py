@@ -21,15 +21,20 @@ def tool(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CONFIGS", tmp_path / "configs")
     monkeypatch.setattr(module, "GOLDEN", tmp_path / "models.json")
     monkeypatch.setattr(module, "PAPER", tmp_path / "paper.json")
+    write_paper(module.PAPER, [])
     write(module.CONFIGS / "a.yaml", "SEED: 1")
     write(module.CONFIGS / "sub" / "b.yaml", "MODEL: {ROI_BOX_HEAD: {FC_DIM: 128}}")
     write(module.CONFIGS / "_overlay" / "o.yaml", "MODEL: 3")
     return module
 
 
+def write_paper(path, experiments):
+    path.write_text(json.dumps({"numbers": [], "experiments": experiments, "seconds_per_iteration": []}))
+
+
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"# A.\n# Paper: table 9.\n_BASE_: {TOY_CONFIG}\n{text}\n")
+    path.write_text(f"# A.\n_BASE_: {TOY_CONFIG}\n{text}\n")
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def test_update_then_check(tool, run):
     header, first, second, summary = lines
     assert header.split() == ["config", "params/M", "frozen/M", "norms", "GFLOPs", "schedule", "experiment"]
     assert first.split()[:5] == ["a.yaml", "3.958", "0.000", "GN", "31"]
-    assert first.endswith("700 it, drops 467 622, LR 0.05, batch 8                      table 9.")
+    assert first.endswith("700 it, drops 467 622, LR 0.05, batch 8                      -")
     assert second.split()[0] == "sub/b.yaml"
     assert summary == "2 configs, 2 different models"
 
@@ -144,7 +149,7 @@ def test_experiments_of_the_paper(tool, run):
         {"id": "t2", "title": "Two", "configs": ["sub/b.yaml", "c.yaml"]},
         {"id": "t3", "title": "Three", "configs": []},
     ]
-    tool.PAPER.write_text(json.dumps({"experiments": rows}))
+    write_paper(tool.PAPER, rows)
     status, lines, errors = run("--update")
     assert status == 1
     assert errors == [
@@ -158,7 +163,7 @@ def test_experiments_of_the_paper(tool, run):
 
     tool.PAPER.write_text("{}")
     status, _, (error,) = run()
-    assert status == 1 and 'no list "experiments"' in error
+    assert status == 1 and "not the file of reported numbers" in error
 
 
 def test_help_needs_no_heavy_import():

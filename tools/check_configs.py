@@ -48,9 +48,8 @@ def check(config: Path, known: dict) -> tuple[dict, list[str], list[str]]:
     return entry, cells, problems
 
 
-def check_all(configs: list[Path], experiments: list) -> tuple[dict[str, dict], list[str]]:
+def check_all(configs: list[Path], paper) -> tuple[dict[str, dict], list[str]]:
     """Print a line for each as it is done; golden entries and problems."""
-    from rethink_pretrain.engine.describe_model import read_header
     from rethink_pretrain.errors import UserError
 
     known, entries, problems = {}, {}, []
@@ -65,18 +64,19 @@ def check_all(configs: list[Path], experiments: list) -> tuple[dict[str, dict], 
             problems.append(f"{name}: {error if isinstance(error, UserError) else repr(error)}")
             continue
         problems += [f"{name}: {problem}" for problem in found]
-        listed = ", ".join(experiment.id for experiment in experiments if name in experiment.configs)
-        print(row(name, *cells, listed or read_header(config) or "-"), flush=True)
+        listed = ", ".join(experiment.id for experiment in paper.experiments_of(name))
+        print(row(name, *cells, listed or "-"), flush=True)
     print(f"{len(entries)} configs, {len(known)} different models")
     return entries, problems
 
 
 def run(args: argparse.Namespace) -> bool:
     """Whether all is well."""
-    from rethink_pretrain.engine import describe_model as describe
+    from rethink_pretrain.analysis.paper import check_experiments, read_paper
+    from rethink_pretrain.engine.describe_model import compare, find_configs
 
-    experiments = describe.read_experiments(PAPER)
-    entries, problems = check_all(args.configs or describe.find_configs(CONFIGS), experiments)
+    paper = read_paper(PAPER)
+    entries, problems = check_all(args.configs or find_configs(CONFIGS), paper)
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     ours = {name: entry for name, entry in entries.items() if not Path(name).is_absolute()}
     if args.update:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> bool:
         GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")
         print(f"Wrote {GOLDEN}")
     else:
-        differing = {name: describe.compare(golden.get(name), entry) for name, entry in ours.items()}
+        differing = {name: compare(golden.get(name), entry) for name, entry in ours.items()}
         problems += [f"{name}: {text} (--update accepts)" for name, text in differing.items() if text]
     if not args.configs:
         if not args.update:
@@ -93,9 +93,9 @@ def run(args: argparse.Namespace) -> bool:
             problems += [
                 f"{name}: in the golden file, but not in configs/ (--update drops it)" for name in stale
             ]
-        for experiment in experiments:
+        for experiment in paper.experiments:
             print(f"paper, {experiment.id}: {len(experiment.configs)} configs")
-        problems += describe.check_experiments(experiments, CONFIGS)
+        problems += check_experiments(paper, CONFIGS)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return not problems

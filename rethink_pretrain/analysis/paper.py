@@ -91,6 +91,17 @@ def read_paper(path: str | Path) -> Paper:
         raise UserError(f"{path}: not the file of reported numbers ({error!r}).") from None
 
 
+def check_experiments(paper: Paper, folder: Path) -> list[str]:
+    """A line for each experiment without a config, and for each listed config that `folder` does not have."""
+    problems = []
+    for experiment in paper.experiments:
+        if not experiment.configs:
+            problems.append(f"experiment {experiment.id} of the paper has no config")
+        missing = [name for name in experiment.configs if not (folder / name).is_file()]
+        problems += [f"{name}, listed for experiment {experiment.id}, does not exist" for name in missing]
+    return problems
+
+
 def experiment_name(identifier: str) -> str:
     """ "table 1" of "table1", "VGG-16" of "vgg"."""
     for kind in ("table", "figure"):

@@ -1,7 +1,5 @@
 """What a config builds, in numbers: parameters, norms, GFLOPs; and what the golden file says of them."""
 
-import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -146,41 +144,6 @@ def find_configs(folder: Path) -> list[Path]:
     """All configs below `folder` that can be trained: neither overlays nor sweeps."""
     parts = ("_overlay", "sweeps")
     return sorted(p for p in folder.rglob("*.yaml") if not set(parts) & set(p.relative_to(folder).parts))
-
-
-def read_header(config: Path) -> str:
-    """Which part of the paper the comments of `config` name, "# Paper: ..." or "(paper, ...)"; else ""."""
-    match = re.search(r"^# Paper: (.+)$|^#.*\(paper, (.+?)\)", config.read_text(), re.MULTILINE)
-    return (match[1] or match[2]) if match else ""
-
-
-class Experiment(NamedTuple):
-    """One of the paper's, and the configs that repeat it, as paths relative to the folder of configs."""
-
-    id: str
-    configs: tuple[str, ...]
-
-
-def read_experiments(path: Path) -> list[Experiment]:
-    """Those of results/paper.json; none where the file is not there. Raises `UserError` for another form."""
-    if not path.exists():
-        return []
-    try:
-        rows = json.loads(path.read_text())["experiments"]
-        return [Experiment(row["id"], tuple(row.get("configs", ()))) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{path}: no list "experiments" of {{"id", "configs"}} ({error!r}).') from None
-
-
-def check_experiments(experiments: Iterable[Experiment], folder: Path) -> list[str]:
-    """A line for each without a config, and for each config that `folder` does not have."""
-    problems = []
-    for experiment in experiments:
-        if not experiment.configs:
-            problems.append(f"experiment {experiment.id} of the paper has no config")
-        missing = [name for name in experiment.configs if not (folder / name).is_file()]
-        problems += [f"{name}, listed for experiment {experiment.id}, does not exist" for name in missing]
-    return problems
 
 
 def compare(golden: dict[str, Any] | None, found: dict[str, Any]) -> str:

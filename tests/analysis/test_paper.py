@@ -3,7 +3,14 @@
 import pytest
 from conftest import REPOSITORY
 
-from rethink_pretrain.analysis.paper import Paper, describe_cost, describe_expected, read_paper
+from rethink_pretrain.analysis.paper import (
+    Experiment,
+    Paper,
+    check_experiments,
+    describe_cost,
+    describe_expected,
+    read_paper,
+)
 from rethink_pretrain.errors import UserError
 
 CONFIGS = REPOSITORY / "configs"
@@ -80,3 +87,13 @@ def test_another_file(tmp_path, content):
     path.write_text(content)
     with pytest.raises(UserError, match="not the file of reported numbers"):
         read_paper(path)
+
+
+def test_experiments_without_configs_are_named(tmp_path):
+    (tmp_path / "a.yaml").touch()
+    rows = {"t1": ["a.yaml"], "t2": [], "t3": ["a.yaml", "b.yaml"]}
+    paper = Paper([], [Experiment(i, "", configs) for i, configs in rows.items()], [])
+    assert check_experiments(paper, tmp_path) == [
+        "experiment t2 of the paper has no config",
+        "b.yaml, listed for experiment t3, does not exist",
+    ]

@@ -7,15 +7,11 @@ from torch import nn
 from rethink_pretrain.config import load_config
 from rethink_pretrain.engine.describe_model import (
     Description,
-    Experiment,
-    check_experiments,
     compare,
     count_norms,
     describe_model,
     describe_schedule,
     find_configs,
-    read_experiments,
-    read_header,
 )
 from rethink_pretrain.errors import UserError
 
@@ -184,49 +180,6 @@ class TestFiles:
             path.touch()
         root = tmp_path / "sweeps"
         assert find_configs(root) == [root / "a/c.yaml", root / "b.yaml"]
-
-    @pytest.mark.parametrize(
-        ("text", "expected"),
-        [
-            ("# X.\n# Paper: table 3, 35k.\nA: 1\n", "table 3, 35k."),
-            (
-                "# X.\n# Expected: AP 41.3 (paper, table 1 and figure 1). Spread: none.\n",
-                "table 1 and figure 1",
-            ),
-            ("# Ours, not the paper's.\nA: (paper, no comment)\n", ""),
-        ],
-    )
-    def test_header(self, tmp_path, text, expected):
-        path = tmp_path / "x.yaml"
-        path.write_text(text)
-        assert read_header(path) == expected
-
-    def test_experiments(self, tmp_path):
-        path = tmp_path / "paper.json"
-        assert read_experiments(path) == []
-        path.write_text('{"experiments": [{"id": "t1", "title": "T", "configs": ["a.yaml"]}, {"id": "t2"}]}')
-        assert read_experiments(path) == [Experiment("t1", ("a.yaml",)), Experiment("t2", ())]
-
-    @pytest.mark.parametrize(
-        "text", ["[]", "{}", "{", '{"experiments": [{"title": "T"}]}', '{"experiments": 3}']
-    )
-    def test_another_form(self, tmp_path, text):
-        path = tmp_path / "paper.json"
-        path.write_text(text)
-        with pytest.raises(UserError, match='no list "experiments"'):
-            read_experiments(path)
-
-    def test_check_experiments(self, tmp_path):
-        (tmp_path / "a.yaml").touch()
-        experiments = [
-            Experiment("t1", ("a.yaml",)),
-            Experiment("t2", ()),
-            Experiment("t3", ("a.yaml", "b.yaml")),
-        ]
-        assert check_experiments(experiments, tmp_path) == [
-            "experiment t2 of the paper has no config",
-            "b.yaml, listed for experiment t3, does not exist",
-        ]
 
     def test_compare(self):
         golden = {"total": 3, "trainable": 2, "gflops": 1.5}
