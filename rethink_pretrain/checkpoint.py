@@ -16,7 +16,8 @@ from .errors import UserError
 
 _FILE_CHANNELS = 3
 _RES5_HEAD = "roi_heads.res5."  # where a C4 model keeps the last stage of its backbone (Res5ROIHeads)
-_FPN_MODULES = ("backbone.fpn_", "backbone.simfp_", "backbone.top_block")  # as in engine/doctor/parts.py
+# How names in the host's FPN and SimpleFeaturePyramid begin that are not of the backbone below.
+FPN_MODULES = ("backbone.fpn_", "backbone.simfp_", "backbone.top_block")
 _UNREADABLE = (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, UnicodeDecodeError)
 _NUM_FIRST = 5
 
@@ -125,7 +126,7 @@ def coverage(model: nn.Module, missing: Iterable[str], shapes: Shapes) -> float:
 
 
 def _is_backbone(name: str) -> bool:
-    return name.startswith(("backbone.", _RES5_HEAD)) and not name.startswith(_FPN_MODULES)
+    return name.startswith(("backbone.", _RES5_HEAD)) and not name.startswith(FPN_MODULES)
 
 
 def _has_other_classes(name: str, parameter: torch.Tensor, shapes: Shapes) -> bool:
@@ -133,7 +134,7 @@ def _has_other_classes(name: str, parameter: torch.Tensor, shapes: Shapes) -> bo
 
     The host's name matching leaves such a tensor under a name that is the end of the model's.
     """
-    if _is_backbone(name) or name.startswith(_FPN_MODULES):
+    if _is_backbone(name) or name.startswith(FPN_MODULES):
         return False
     found = shapes.get(name) or next((shapes[key] for key in shapes if name.endswith(f".{key}")), None)
     own = tuple(parameter.shape)

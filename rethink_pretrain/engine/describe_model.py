@@ -12,12 +12,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import UserError
+from .doctor.parts import norm_label
 
 IMAGE_SIZE = (800, 1216)  # height, width in px: the usual COCO image at the short side of 800, padded to 32
 BOX_ROIS = 512  # RoIs of one training image
 POSITIVE_ROIS = 128  # of which at most a quarter are positive and reach the mask and keypoint heads
-
-_NORMS = {"GroupNorm": "GN", "SyncBatchNorm": "SyncBN", "BatchNorm2d": "BN", "FrozenBatchNorm2d": "FrozenBN"}
 
 
 class Description(NamedTuple):
@@ -67,8 +66,7 @@ def describe_model(cfg: CfgNode, known: dict[str, Description] | None = None) ->
 
 def count_norms(model: nn.Module) -> dict[str, int]:
     """Layers by the name of their kind in configs; the class name where configs have none."""
-    kinds = (type(module).__name__ for module in model.modules())
-    return dict(Counter(_NORMS.get(kind, kind) for kind in kinds if kind in _NORMS or kind.endswith("Norm")))
+    return dict(Counter(filter(None, map(norm_label, model.modules()))))
 
 
 def count_gflops(cfg: CfgNode, model: nn.Module) -> dict[str, float]:

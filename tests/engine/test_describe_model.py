@@ -143,8 +143,8 @@ class TestDescription:
         assert describe(overlays=["vgg16", "vgg16_gn"]).norms == {"GN": 13}
 
     def test_a_norm_without_a_name_here(self):
-        model = nn.Sequential(nn.LayerNorm(4), nn.BatchNorm2d(4), nn.Conv2d(1, 1, 1))
-        assert count_norms(model) == {"LayerNorm": 1, "BN": 1}
+        model = nn.Sequential(nn.InstanceNorm2d(4), nn.BatchNorm2d(4), nn.Conv2d(1, 1, 1))
+        assert count_norms(model) == {"InstanceNorm2d": 1, "BN": 1}
 
     def test_the_same_model_is_built_once(self, describe):
         first = describe("scratch_3x")

@@ -7,9 +7,10 @@ from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...checkpoint import FPN_MODULES
+
 BACKBONE, FPN = "backbone", "fpn"
 
-_FPN_MODULES = ("fpn_", "simfp_", "top_block")  # of the host's FPN and SimpleFeaturePyramid
 _NORM_LABELS = {"GroupNorm": "GN", "LayerNorm": "LN", "FrozenBatchNorm2d": "FrozenBN", "BatchNorm2d": "BN"}
 
 
@@ -17,7 +18,7 @@ def area_of(name: str) -> str:
     """The area of a module or parameter: "backbone", "fpn", "rpn", "box head", "mask head" and the like."""
     top, _, rest = name.partition(".")
     if top == "backbone":
-        return FPN if rest.startswith(_FPN_MODULES) else BACKBONE
+        return FPN if name.startswith(FPN_MODULES) else BACKBONE
     if top == "proposal_generator":
         return "rpn"
     return (rest.partition(".")[0] if top == "roi_heads" and rest else top).replace("_", " ")
