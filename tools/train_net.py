@@ -7,6 +7,7 @@ import sys
 
 OWN_DATA = ("train_json", "train_images", "val_json", "val_images")
 
+
 def parse_args() -> argparse.Namespace:
     """The host's flags, --overlay, --dry-run and four for data of the user's own."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -29,7 +29,18 @@ def _coco(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     )
 
 
+def _is_subset(name: str) -> bool:
+    """Whether only a part of the images is loaded. The ids are known after loading, the spec before."""
+    metadata = MetadataCatalog.get(name)
+    return metadata.get("subset") is not None or metadata.get("subset_image_ids") is not None
+
+
 def _pascal_voc(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    if _is_subset(name):
+        raise UserError(
+            f"Dataset {name!r} is a subset, and Pascal VOC evaluation counts the whole split. "
+            "Set DATASETS.TEST to the whole one."
+        )
     return RethinkPascalVOCEvaluator(name)
 
 
@@ -43,10 +54,11 @@ def _panoptic(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     evaluators = [_coco(cfg, name, folder)]
     if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
         evaluators.append(_sem_seg(cfg, name, folder))
-        if importlib.util.find_spec("panopticapi") and MetadataCatalog.get(name).get("panoptic_json"):
+        has_json = MetadataCatalog.get(name).get("panoptic_json")
+        if importlib.util.find_spec("panopticapi") and has_json and not _is_subset(name):
             evaluators.append(COCOPanopticEvaluator(name, folder))
-        else:
-            logger.info("PQ of %s is left out: it needs panopticapi and a panoptic json.", name)
+        else:  # panopticapi wants a prediction for every image of the json
+            logger.info("PQ of %s is left out: it needs panopticapi, a panoptic json, no subset.", name)
     return DatasetEvaluators(evaluators)
 
 

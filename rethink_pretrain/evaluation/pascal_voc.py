@@ -1,12 +1,11 @@
 """Pascal VOC's AP of boxes, as the host computes it, without its NaN."""
 
 import logging
-from pathlib import Path
 
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 
 from ..errors import UserError
 
@@ -21,18 +20,11 @@ class RethinkPascalVOCEvaluator(PascalVOCDetectionEvaluator):
     three NaN. Pascal VOC's own splits have objects of every class, so there nothing changes.
     """
 
-    def __init__(self, dataset_name: str):
-        """Raises `UserError` for a subset and for an annotation file that cannot be read."""
-        metadata = MetadataCatalog.get(dataset_name)
-        if metadata.get("subset") or metadata.get("subset_image_ids"):
-            raise UserError(
-                f"Dataset {dataset_name!r} is a subset: Pascal VOC evaluation counts the whole split. "
-                "Test on the whole set."
-            )
-        super().__init__(dataset_name)
-
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """Metrics over the split on the main process, {} on the others."""
+        """Metrics over the split on the main process, {} on the others.
+
+        Raises `UserError` for an annotation file that the host cannot read.
+        """
         names, predictions = self._class_names, self._predictions
         found = self._classes_with_objects()
         kept = [k for k, name in enumerate(names) if name in found]
@@ -56,11 +48,15 @@ class RethinkPascalVOCEvaluator(PascalVOCDetectionEvaluator):
 
     def _classes_with_objects(self) -> set[str]:
         found = set()
-        for line in Path(self._image_set_path).read_text().splitlines():
-            path = self._anno_file_template.format(line.strip())
+        with PathManager.open(self._image_set_path) as f:
+            paths = [self._anno_file_template.format(line.strip()) for line in f]
+        for path in paths:
             try:
                 objects = parse_rec(path)
-            except (ValueError, AttributeError, TypeError) as error:
-                raise UserError(f"{path}: Detectron2's Pascal VOC evaluation cannot read it ({error}).") from None
+            except (OSError, SyntaxError, ValueError, AttributeError, TypeError) as error:
+                raise UserError(
+                    f"{path}: Detectron2's Pascal VOC evaluation cannot read it ({error}). "
+                    "It wants pose, truncated, difficult and whole numbers in every bndbox."
+                ) from None
             found.update(obj["name"] for obj in objects if not obj["difficult"])
         return found
