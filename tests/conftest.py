@@ -21,7 +21,7 @@ SHORT_RUN = [
 ]
 
 
-# The paper's schedules (section 2 of the specification): iterations of 16 images and the two drops.
+# The paper's schedules: iterations of 16 images and the two drops.
 PAPER_SCHEDULES = {
     "1x": (90_000, (60_000, 80_000)),
     "2x": (180_000, (120_000, 160_000)),

@@ -14,7 +14,7 @@ PAIRED_LENGTHS = {
     *(("220k iterations", "60k iterations"), ("144k iterations", "18k iterations")),
 }
 LENGTH_KEYS = {"RETHINK.SCHEDULE", "SOLVER.MAX_ITER", "SOLVER.STEPS"}
-# The one pair that differs in more, as Detectron2's own pair does (PAPER 6.2): from scratch it takes batches
+# The one pair that differs in more, as Detectron2's own pair does: from scratch it takes batches
 # of 64 images, the 3x3 stride and ImageNet's pixel std; MSRA's weights need the 1x1 stride and no std, and
 # what is reported for them was trained in batches of 16. Key -> values from scratch and fine-tuned.
 EXCEPTIONS = {

@@ -28,14 +28,14 @@ TABLE_1_R101 = [path for path in BY_LENGTH if re.search(r"R101_gn_\dx$", path.st
 TABLE_1 = [path for path in BY_ROOT if path.stem[-2] in "23456"] + TABLE_1_R101
 GOLDEN = Path(__file__).parent / "golden" / "models.json"
 
-# Table 1 of the paper at 2x to 6x (PAPER 4).
+# Table 1 of the paper at 2x to 6x.
 BOX_AP = {
     "scratch": (36.8, 39.5, 40.6, 40.7, 41.3),
     "finetune": (40.3, 40.8, 40.9, 40.9, 41.1),
     "paper/scratch_R101_gn": (38.2, 41.0, 41.8, 42.2, 42.7),
     "paper/finetune_R101_gn": (41.8, 42.3, 42.3, 41.9, 42.2),
 }
-# 6x of table 2, 2x and 3x of Detectron's model zoo (PAPER 4, 6.1); nobody reports the others.
+# 6x of table 2, 2x and 3x of Detectron's model zoo; nobody reports the others.
 MASK_AP = {
     "scratch_3x": 35.2,
     "scratch_6x": 36.6,
@@ -47,7 +47,7 @@ MASK_AP = {
     "paper/finetune_R101_gn_2x": 36.8,
     "paper/finetune_R101_gn_3x": 37.2,
 }
-# Seconds per iteration in Detectron's model zoo (PAPER 6.1).
+# Seconds per iteration in Detectron's model zoo.
 SECONDS = {
     "scratch": 1.087,
     "finetune": 1.033,
@@ -250,7 +250,7 @@ class TestPaperConfigs:
 
     @pytest.mark.parametrize("arm", ["scratch", "finetune"])
     def test_small_data(self, arm):
-        """PAPER 3: the 35k recipe; figure 7 for 10k."""
+        """The recipe of 35k images; figure 7 for 10k."""
         tuned, few = (load(CONFIGS / f"{arm}_{name}.yaml") for name in ("35k", "10k"))
         for cfg in (tuned, few):
             assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.GAMMA) == (0.04, 0.02)

@@ -1,6 +1,6 @@
 """scratch_3x.yaml follows the paper's protocol key by key, and with d2_defaults the host's own config.
 
-Two differences of PAPER 6.2 have no key, because they are the host's code: box widths without "+ 1", and
+Two differences have no key, because they are the host's code: box widths without "+ 1", and
 masks pasted more exactly. Detectron rescales its momentum when the learning rate drops; torch's SGD keeps
 the learning rate out of the momentum, which comes to the same.
 """
@@ -26,7 +26,7 @@ from rethink_pretrain.modeling.rpn import BatchTopkRPN
 SCRATCH_3X = Path(__file__).parents[1] / "configs" / "scratch_3x.yaml"
 HOST_3X = "Misc/scratch_mask_rcnn_R_50_FPN_3x_gn.yaml"
 
-# Key: (the paper's, that is Detectron's, value; Detectron2's). PAPER 1.2, 1.3, 2 and 6.2.
+# Key: (the paper's, that is Detectron's, value; Detectron2's).
 DIFFERENCES = {
     "INPUT.MIN_SIZE_TRAIN": ((800,), (640, 672, 704, 736, 768, 800)),
     "MODEL.PIXEL_MEAN": ([102.9801, 115.9465, 122.7717], [103.53, 116.28, 123.675]),
@@ -245,7 +245,7 @@ def msra(fan_out: int) -> float:
 
 
 class TestInitialWeights:
-    """Standard deviations of PAPER 1.3, "Detectron code"."""
+    """Standard deviations of Detectron's code."""
 
     STDS = {
         "backbone.bottom_up.stem.conv1": xavier(3 * 49),

@@ -16,7 +16,7 @@ class SwitchedCascadeROIHeads(CascadeROIHeads):
     """The host's cascade, whose first stage may train alone until `turn_on` is called.
 
     The paper trains from scratch without cascade first and turns it on for the last 270k iterations, to
-    save time (PAPER 2 of the specification). While it is off, the first stage and the other heads are a plain
+    save time. While it is off, the first stage and the other heads are a plain
     Mask R-CNN, in training and in testing. The buffer `cascade_on` is part of every checkpoint, so that
     an evaluation runs the model that was trained.
     """

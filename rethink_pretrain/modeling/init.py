@@ -15,7 +15,7 @@
     RetinaNet head          normal 0.01, the bias of the scores such that they start at 0.01
 
 XavierFill is uniform with variance 1 / fan-in, MSRAFill normal with variance 2 / fan-out; biases are 0,
-scales of norms 1. Sources: PAPER 1.3 of the specification, read in Detectron, Caffe2 and Detectron2.
+scales of norms 1. Read in the code of Detectron, Caffe2 and Detectron2.
 "detectron" is the code behind the paper's tables; "msra" is the paper's VGG-16, which starts by MSRA for
 ImageNet as for COCO. The host's layers set what the last eight rows say, so that only the first four rows
 need code.

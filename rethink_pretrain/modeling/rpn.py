@@ -12,7 +12,7 @@ from detectron2.structures import Boxes, Instances
 class BatchTopkRPN(RPN):
     """The host's RPN, which in training keeps the best POST_NMS_TOPK_TRAIN x images of its whole batch.
 
-    Detectron keeps 2000 proposals of a GPU's two images together (PAPER 1.2 of the specification), so a
+    Detectron keeps 2000 proposals of a GPU's two images together, so a
     crowded image may hand more of them to the RoI heads than an empty one. With 1000 per image this
     is the same number for two images, and the same share for any other batch. Testing is per image.
     """

@@ -1,4 +1,4 @@
-"""Schedules against the paper's table (PAPER 2), the host's own configs and hand-computed numbers."""
+"""Schedules against the paper's table, the host's own configs and hand-computed numbers."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -127,7 +127,7 @@ class TestStepRules:
 
 
 class TestDrops:
-    """RETHINK.DROPS; the 10k recipe of figure 7 drops once, 20k before the end (PAPER 3)."""
+    """RETHINK.DROPS; the 10k recipe of figure 7 drops once, 20k before the end."""
 
     @pytest.mark.parametrize("thousands", [60, 100, 140, 180, 220])
     def test_10k_recipe(self, thousands):
