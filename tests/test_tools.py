@@ -59,6 +59,12 @@ def test_a_mistake_in_a_key_is_one_line(tmp_path):
     assert "unknown config key SOLVER.BASE_RL. Did you mean SOLVER.BASE_LR?" in done.stderr
 
 
+def test_the_hosts_own_warnings_are_not_shown(tmp_path):
+    """Users cannot mend them, and they stand above every message that users can act on."""
+    done = run_tool("train_net.py", "--config-file", str(TOY_CONFIG), "--dry-run", PYTHONWARNINGS="")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_help_needs_no_heavy_import():
     tool = str(REPOSITORY / "tools" / "train_net.py")
     code = f"""

@@ -59,8 +59,6 @@ def main() -> None:
     args = parse_args()
     # Threads that spin for long while they wait make a CPU step several times slower beside a busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    from detectron2.engine import launch
-
     from rethink_pretrain.errors import one_line_errors
 
     with one_line_errors():
@@ -68,6 +66,8 @@ def main() -> None:
         if args.dry_run:
             print(cfg.dump(), end="")
             return
+        from detectron2.engine import launch
+
         launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
 
 
