@@ -65,18 +65,31 @@ def test_the_hosts_own_warnings_are_not_shown(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_help_needs_no_heavy_import():
-    tool = str(REPOSITORY / "tools" / "train_net.py")
+@pytest.mark.parametrize(
+    ("name", "flag"),
+    [
+        ("check_configs.py", "--update"),
+        ("demo.py", "--output"),
+        ("doctor.py", "--no-weights"),
+        ("make_coco_subset.py", "--stratified"),
+        ("make_tables.py", "--check"),
+        ("make_toy_dataset.py", "--image-size"),
+        ("measure_pixels.py", "--num-images"),
+        ("sweep.py", "--status"),
+        ("train_net.py", "--config-file"),
+    ],
+)
+def test_help_needs_no_heavy_import(name, flag):
     code = f"""
 import runpy, sys
-sys.argv = ["train_net.py", "--help"]
+sys.argv = [{name!r}, "--help"]
 try:
-    runpy.run_path({tool!r}, run_name="__main__")
+    runpy.run_path({str(REPOSITORY / "tools" / name)!r}, run_name="__main__")
 except SystemExit:
     print("heavy:", [name for name in ("torch", "detectron2") if name in sys.modules])
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout
-    assert "--config-file" in out and out.endswith("heavy: []\n")
+    assert flag in out and out.endswith("heavy: []\n")
 
 
 def test_train_then_a_second_run_then_evaluate(datasets, tmp_path):

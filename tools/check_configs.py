@@ -73,7 +73,8 @@ def check_all(configs: list[Path], paper) -> tuple[dict[str, dict], list[str]]:
 def run(args: argparse.Namespace) -> bool:
     """Whether all is well."""
     from rethink_pretrain.analysis.paper import check_experiments, read_paper
-    from rethink_pretrain.engine.describe_model import compare, find_configs
+    from rethink_pretrain.config import find_configs
+    from rethink_pretrain.engine.describe_model import compare
 
     paper = read_paper(PAPER)
     entries, problems = check_all(args.configs or find_configs(CONFIGS), paper)

@@ -29,14 +29,10 @@ def parse_args() -> argparse.Namespace:
 
 def read(path: Path) -> dict:
     """The document, checked for what is needed here."""
+    from rethink_pretrain.data.datasets.coco_json import read_lists
     from rethink_pretrain.errors import UserError
-    from rethink_pretrain.files import read_json
 
-    document = read_json(path)
-    gc.freeze()  # it stays to the end, so the garbage collector need not look at its millions of objects
-    lists = ("images", "annotations", "categories")
-    if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in lists):
-        raise UserError(f"{path} is not in COCO's format: it needs the lists {', '.join(lists)}.")
+    document = read_lists(path)
     try:
         ids = {image["id"] for image in document["images"]}
         for annotation in document["annotations"]:

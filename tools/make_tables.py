@@ -11,8 +11,6 @@ import argparse
 import re
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 PAGES = ("README.md", "configs/README.md")
@@ -27,11 +25,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def find_configs() -> list[str]:
-    """Relative to configs/: all but overlays, sweeps and the toy ones, which nobody reports numbers for."""
-    names = (path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.yaml"))
-    skipped = {"_overlay", "sweeps", "toy"}
-    return sorted(name.as_posix() for name in names if not skipped & set(name.parts))
+def list_configs() -> list[str]:
+    """Relative to configs/: all but the toy ones, which nobody reports numbers for."""
+    from rethink_pretrain.config import find_configs
+
+    names = (path.relative_to(CONFIGS) for path in find_configs(CONFIGS))
+    return [name.as_posix() for name in names if name.parts[0] != "toy"]
 
 
 def metric_of(paper, config: str) -> str:
@@ -69,7 +68,7 @@ def ours(config: str) -> str:
 
 
 def summary_table(paper, configs: list[str]) -> list[str]:
-    """Experiment -> the twins' reported numbers where it has a pair -> configs."""
+    """Experiment -> what it is -> how many configs repeat it."""
     rows = ["| experiment | what | configs |", "|---|---|---|"]
     for experiment in paper.experiments:
         number = sum(config in configs for config in experiment.configs)
@@ -98,11 +97,12 @@ def fill(text: str, page: str, paper, configs: list[str]) -> str:
 def refresh_header(text: str, config: str, paper) -> str:
     """`text` of a config with the lines that follow from paper.json."""
     from rethink_pretrain.analysis.paper import describe_cost, describe_expected
-    from rethink_pretrain.solver.schedule import parse_length
+    from rethink_pretrain.config import load_config
+    from rethink_pretrain.solver.schedule import REFERENCE_BATCH
 
-    settings = yaml.safe_load(text)["RETHINK"]
-    images = parse_length(settings["SCHEDULE"], settings.get("IMAGES_PER_EPOCH", 118_287))
-    lines = {"Cost": describe_cost(paper, config, images / 16), "Expected": describe_expected(paper, config)}
+    solver = load_config(CONFIGS / config).SOLVER
+    iterations = solver.MAX_ITER * solver.IMS_PER_BATCH / REFERENCE_BATCH
+    lines = {"Cost": describe_cost(paper, config, iterations), "Expected": describe_expected(paper, config)}
     for name, line in lines.items():
         if line:
             text = re.sub(
@@ -116,7 +116,7 @@ def run(check: bool) -> list[Path]:
     from rethink_pretrain.analysis.paper import read_paper
     from rethink_pretrain.files import write_text
 
-    paper, configs = read_paper(ROOT / "results" / "paper.json"), find_configs()
+    paper, configs = read_paper(ROOT / "results" / "paper.json"), list_configs()
     stale = []
 
     def update(path: Path, new: str) -> None:

@@ -59,11 +59,6 @@ class Paper(NamedTuple):
     experiments: list[Experiment]
     seconds: list[Seconds]
 
-    def reported(self, config: str, metric: str = "box AP") -> float | None:
-        """What the paper itself reports for `config`; None for nothing."""
-        found = [n.metrics[metric] for n in self.numbers_of(config) if n.from_paper and metric in n.metrics]
-        return found[0] if found else None
-
     def numbers_of(self, config: str) -> list[Number]:
         """Of the paper first."""
         found = [number for number in self.numbers if number.config == config]

@@ -10,9 +10,8 @@ def add_rethink_config(cfg: CfgNode) -> None:
     cfg.RETHINK = CfgNode()
 
     # Training length: "6x" (1x is 90k iterations of 16 images), "220k iterations" (of 16 images), "73ep",
-    # "8.6M images".
-    # "" leaves SOLVER as it is. Otherwise SOLVER.MAX_ITER, STEPS, BASE_LR and WARMUP_ITERS follow
-    # from it and from SOLVER.IMS_PER_BATCH, and are not set by hand.
+    # "8.6M images". "" leaves SOLVER as it is. Otherwise SOLVER.MAX_ITER, STEPS, BASE_LR and WARMUP_ITERS
+    # follow from it and from SOLVER.IMS_PER_BATCH, and are not set by hand.
     cfg.RETHINK.SCHEDULE = ""
     # Learning rate and warm-up length, in iterations, for a batch of 16 images. Other batches follow
     # by the linear rule.
@@ -48,7 +47,8 @@ def add_rethink_config(cfg: CfgNode) -> None:
 
     # What the doctor's grave findings do before the first step: "stop", "warn", or "off" for no examination.
     cfg.RETHINK.DOCTOR = "stop"
-    # Share of the model's parameters outside the heads that MODEL.WEIGHTS has to fill, 0 to 1.
+    # Share, 0 to 1, of the parameters that MODEL.WEIGHTS has to fill: of the backbone for a file that has
+    # nothing else, else of the whole model but for predictors of another number of classes.
     cfg.RETHINK.MIN_COVERAGE = 0.95
 
     # Norms, by a name of layers.NORMS, where the host has no key; "" is none.

@@ -34,6 +34,12 @@ def load_config(
     return cfg
 
 
+def find_configs(folder: Path) -> list[Path]:
+    """All configs below `folder` that can be trained: neither overlays nor sweeps."""
+    skipped = {"_overlay", "sweeps"}
+    return sorted(path for path in folder.rglob("*.yaml") if not skipped & {*path.relative_to(folder).parts})
+
+
 def find_overlay(name: str | Path, config_file: Path) -> Path:
     """The overlay file of that path or name; see `load_config`."""
     folders = [parent / "_overlay" for parent in config_file.resolve().parents]

@@ -2,13 +2,13 @@
 
 from .datasets import (
     apply_own_data,
-    base_name,
     check_datasets,
     check_num_classes,
     datasets_root,
     describe_dataset,
     register_coco,
     register_coco_subset,
+    register_named,
     register_subset,
     register_toy,
 )
@@ -19,7 +19,6 @@ from .pixel_statistics import list_images_of_dataset, list_images_of_json, measu
 __all__ = [
     "RethinkDatasetMapper",
     "apply_own_data",
-    "base_name",
     "build_augmentations",
     "check_datasets",
     "check_num_classes",
@@ -31,6 +30,7 @@ __all__ = [
     "read_image",
     "register_coco",
     "register_coco_subset",
+    "register_named",
     "register_subset",
     "register_toy",
     "sample_files",

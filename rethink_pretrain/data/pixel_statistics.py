@@ -9,7 +9,8 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 
 from ..errors import UserError
-from .datasets import check_datasets, register_toy
+from .datasets import check_datasets, register_named
+from .datasets.register import image_id
 from .images import RAW, read_image, read_stored
 
 
@@ -90,7 +91,7 @@ def measure_pixels(
 def list_images_of_json(json_file: str | Path, image_root: str | Path) -> dict[int | str, str]:
     """Image id -> path of the images that a COCO-format file lists."""
     try:
-        images = json.loads(Path(json_file).read_text())["images"]
+        images = json.loads(Path(json_file).read_bytes())["images"]
         return {image["id"]: str(Path(image_root) / image["file_name"]) for image in images}
     except OSError as error:
         raise UserError(f"Cannot read {json_file}: {error.strerror}.") from None
@@ -101,8 +102,7 @@ def list_images_of_json(json_file: str | Path, image_root: str | Path) -> dict[i
 
 
 def list_images_of_dataset(name: str) -> dict[int | str, str]:
-    """Image id -> path of a registered data set, or of the toy set."""
-    if name in ("toy_train", "toy_val"):
-        register_toy()
+    """Image id -> path of a registered data set, of the toy set, or of a subset such as `toy_train@1k`."""
+    register_named([name])
     check_datasets([name])
-    return {record["image_id"]: record["file_name"] for record in DatasetCatalog.get(name)}
+    return {image_id(record): record["file_name"] for record in DatasetCatalog.get(name)}

@@ -4,11 +4,11 @@ import logging
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
-from torch import nn
 
 from ..errors import UserError
 from ..modeling.cascade import SwitchedCascadeROIHeads
 from ..solver.schedule import REFERENCE_BATCH
+from .unwrap import unwrap
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class CascadeSwitch(HookBase):
 
     def before_train(self) -> None:
         """Raises `UserError` where the model has no cascade, and not only when it is to be turned on."""
-        model = _unwrap(self.trainer.model)
+        model = unwrap(self.trainer.model)
         if not hasattr(getattr(model, "roi_heads", None), "turn_on"):
             raise UserError(
                 f"RETHINK.CASCADE_ITERS needs RoI heads with a cascade, which {type(model).__name__} does "
@@ -32,7 +32,7 @@ class CascadeSwitch(HookBase):
         """Before the first iteration of the cascade's share, once."""
         if self.trainer.iter < self.trainer.max_iter - self._iterations:
             return
-        roi_heads = _unwrap(self.trainer.model).roi_heads
+        roi_heads = unwrap(self.trainer.model).roi_heads
         if roi_heads.is_on:
             return
         roi_heads.turn_on()
@@ -40,10 +40,6 @@ class CascadeSwitch(HookBase):
             # What it holds stems from the weights before they became copies of the first stage.
             self.trainer.optimizer.state.pop(parameter, None)
         logger.info("Iteration %d: the cascade is on for the rest of the training.", self.trainer.iter)
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 def build_cascade_switch(cfg: CfgNode) -> CascadeSwitch | None:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -136,12 +135,6 @@ def describe_schedule(cfg: CfgNode) -> str:
     solver = cfg.SOLVER
     drops = " ".join(map(str, solver.STEPS)) or "none"
     return f"{solver.MAX_ITER} it, drops {drops}, LR {solver.BASE_LR:g}, batch {solver.IMS_PER_BATCH}"
-
-
-def find_configs(folder: Path) -> list[Path]:
-    """All configs below `folder` that can be trained: neither overlays nor sweeps."""
-    parts = ("_overlay", "sweeps")
-    return sorted(p for p in folder.rglob("*.yaml") if not set(parts) & set(p.relative_to(folder).parts))
 
 
 def compare(golden: dict[str, Any] | None, found: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import resolve_anew
-from ..data import apply_own_data, check_datasets, check_num_classes, register_subset, register_toy
+from ..data import apply_own_data, check_datasets, check_num_classes, register_named
 from ..errors import UserError
 
 _HOST_OUTPUT_DIR = "./output"
@@ -58,12 +58,7 @@ def register_datasets(cfg: CfgNode) -> None:
     apply_own_data(cfg)
     if cfg.RETHINK.SCHEDULE and epoch != cfg.RETHINK.IMAGES_PER_EPOCH:
         resolve_anew(cfg)
-    names = sorted({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST})
-    if any(name.startswith("toy_") for name in names):
-        register_toy()
-    for name in names:
-        if "@" in name:
-            register_subset(name)
+    register_named({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST})
 
 
 def check_categories(cfg: CfgNode, names: Iterable[str]) -> None:

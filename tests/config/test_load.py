@@ -4,7 +4,7 @@ import pytest
 import yaml
 from detectron2.config import get_cfg
 
-from rethink_pretrain.config import load_config
+from rethink_pretrain.config import find_configs, load_config
 from rethink_pretrain.errors import UserError
 
 # The host's default freezes two stages of random weights, which validate() refuses.
@@ -305,3 +305,19 @@ class TestOverlayNames:
         message = refusal(write("toy/a.yaml", GOOD), [name])
         assert message.startswith(f"Overlay {name!r} is neither a file nor one of: ")
         assert "eight, seven" in message
+
+
+def test_find_configs(tmp_path):
+    for name in (
+        "b.yaml",
+        "a/c.yaml",
+        "_overlay/o.yaml",
+        "a/_overlay/p.yaml",
+        "sweeps/s.yaml",
+        "a/x.txt",
+    ):
+        path = tmp_path / "sweeps" / name  # the name of a folder above does not count
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    root = tmp_path / "sweeps"
+    assert find_configs(root) == [root / "a/c.yaml", root / "b.yaml"]

@@ -117,5 +117,7 @@ def test_images_of_a_registered_set(datasets):
     files = list_images_of_dataset("toy_train")
     assert len(files) == 24
     assert all(path.startswith(str(datasets)) for path in files.values())
+    assert len(list_images_of_dataset("toy_train@5")) == 5
+    assert sorted(list_images_of_dataset("toy_train_stuff").values()) == sorted(files.values())
     with pytest.raises(UserError, match="Unknown data set"):
         list_images_of_dataset("none")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from rethink_pretrain.data import base_name, check_datasets, register_coco_subset, register_subset
+from rethink_pretrain.data import check_datasets, register_coco_subset, register_subset
 from rethink_pretrain.data.datasets import subsets
 from rethink_pretrain.errors import UserError
 
@@ -83,7 +83,7 @@ def test_names(name, images, share, seed, stratified):
 )
 def test_wrong_names_are_answered_with_examples(name):
     with pytest.raises(UserError, match="coco_2017_train@10k"):
-        base_name(name)
+        register_subset(name)
 
 
 def test_coverage_names_the_missing_and_the_rare():

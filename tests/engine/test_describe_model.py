@@ -11,7 +11,6 @@ from rethink_pretrain.engine.describe_model import (
     count_norms,
     describe_model,
     describe_schedule,
-    find_configs,
 )
 from rethink_pretrain.errors import UserError
 
@@ -165,22 +164,7 @@ class TestDescription:
         assert describe_schedule(cfg) == "135000 it, drops 120000 130000, LR 0.08, batch 64"
 
 
-class TestFiles:
-    def test_find_configs(self, tmp_path):
-        for name in (
-            "b.yaml",
-            "a/c.yaml",
-            "_overlay/o.yaml",
-            "a/_overlay/p.yaml",
-            "sweeps/s.yaml",
-            "a/x.txt",
-        ):
-            path = tmp_path / "sweeps" / name  # the name of a folder above does not count
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        root = tmp_path / "sweeps"
-        assert find_configs(root) == [root / "a/c.yaml", root / "b.yaml"]
-
+class TestGolden:
     def test_compare(self):
         golden = {"total": 3, "trainable": 2, "gflops": 1.5}
         assert compare(golden, dict(golden)) == ""

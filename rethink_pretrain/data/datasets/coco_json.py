@@ -26,7 +26,9 @@ def read_coco_json(path: Path, image_root: Path) -> tuple[dict[str, Any], Counte
     `image_root` is asked for the size of images whose record lacks it. Raises `UserError` that names the file
     and the first thing that cannot be mended.
     """
-    document = _read(path)
+    document = read_lists(path)
+    if not document["categories"] or not document["images"]:
+        raise UserError(f"{path} lists no images or no categories: there is nothing to learn from.")
     mends: Counter = Counter()
     names = _mend_categories(document, path, mends)
     image_ids = _mend_images(document, path, image_root, mends)
@@ -34,15 +36,14 @@ def read_coco_json(path: Path, image_root: Path) -> tuple[dict[str, Any], Counte
     return document, mends
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_lists(path: Path) -> dict[str, Any]:
+    """The document of `path`. Raises `UserError` unless it holds the three lists of COCO's format."""
     document = read_json(path)
     if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in _LISTS):
         raise UserError(f"{path} is not in COCO's format: it needs the lists {', '.join(_LISTS)}.")
     for key in _LISTS:
         if not all(isinstance(record, dict) for record in document[key]):
             raise UserError(f"{path} is not in COCO's format: {key} has to be a list of objects {{...}}.")
-    if not document["categories"] or not document["images"]:
-        raise UserError(f"{path} lists no images or no categories: there is nothing to learn from.")
     return document
 
 

@@ -1,6 +1,7 @@
 """Subsets of registered sets under names of their own: `coco_2017_train@10k`, or any name from Python."""
 
 import logging
+from collections.abc import Iterable
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -8,13 +9,19 @@ from ...errors import UserError
 from . import subsets
 from .register import image_id, note_description
 from .subsets import SubsetSpec, parse_subset
+from .toy_sets import register_toy
 
 logger = logging.getLogger(__name__)
 
 
-def base_name(name: str) -> str:
-    """The registered set that `name` is a subset of, or `name` itself; `UserError` for a wrong size."""
-    return _parse(name).base if "@" in name else name
+def register_named(names: Iterable[str]) -> None:
+    """Register what `names` ask for and nobody else registers: the toy set, and subsets of any set."""
+    names = sorted(names)
+    if any(name.startswith("toy_") for name in names):
+        register_toy()
+    for name in names:
+        if "@" in name:
+            register_subset(name)
 
 
 def register_subset(name: str) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ...errors import UserError
+from ..unwrap import unwrap
 from .parts import describe_parts
 from .patient import STOP, Finding, Patient
 from .recipe import (
@@ -56,7 +56,7 @@ def examine(
     """
     patient = Patient(
         cfg=cfg,
-        model=_unwrap(model),
+        model=unwrap(model),
         coverage=coverage,
         missing=None if missing is None else frozenset(missing),
         processes=processes,
@@ -65,10 +65,6 @@ def examine(
     )
     findings = [finding for check in CHECKS for finding in check(patient)]
     return sorted(findings, key=lambda finding: finding.severity != STOP)
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def report(findings: Sequence[Finding]) -> str:
@@ -108,5 +104,5 @@ def check_up(
     loaded = {"coverage": coverage, "missing": missing}
     findings = examine(cfg, model, **loaded, processes=comm.get_world_size(), num_images=num_images)
     findings = comm.all_gather(findings)[0]
-    logging.getLogger(__name__).info("Parts of the model:\n%s", describe_parts(_unwrap(model), missing))
+    logging.getLogger(__name__).info("Parts of the model:\n%s", describe_parts(unwrap(model), missing))
     enforce(findings, mode)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import nn
 
+from ...solver.schedule import REFERENCE_BATCH
 from .parts import BACKBONE, FPN, area_of, is_sync_norm, norm_label, trainable_batch_norms
 from .patient import STOP, WARN, Finding, Patient, join_names
 
-REFERENCE_BATCH = 16  # images, over all processes; everywhere in the paper (section 4)
 _MIN_BN_IMAGES = 8  # per process. Ours: the paper only says that 2 are too few for BatchNorm (section 3)
 
 # Where the paper normalises (section 3), and the key that does it. The RPN, predictors, deconvolutions and
