@@ -4,6 +4,7 @@ import hashlib
 import logging
 import pickle
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from .errors import UserError
+from .files import write_atomically, write_text
 
 _FILE_CHANNELS = 3
 _RES5_HEAD = "roi_heads.res5."  # where a C4 model keeps the last stage of its backbone (Res5ROIHeads)
@@ -47,6 +49,22 @@ class RethinkCheckpointer(DetectionCheckpointer):
         self.coverage: float | None = None
         self.missing: frozenset[str] | None = None
         self.loaded: dict[str, Any] = {}
+
+    def save(self, name: str, *, tag: bool = True, **kwargs: Any) -> None:
+        """Write `name`.pth whole or not at all; with `tag`, a resume then starts there."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: value.state_dict() for key, value in self.checkpointables.items()}
+        data = {"model": self.model.state_dict(), **states, **kwargs}
+        path = Path(self.save_dir, f"{name}.pth")
+        self.logger.info("Saving checkpoint to %s", path)
+        write_atomically(path, lambda file: torch.save(data, file))
+        if tag:
+            self.tag_last_checkpoint(path.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Let the next resume start from this file of the folder."""
+        write_text(Path(self.save_dir, "last_checkpoint"), last_filename_basename)
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As in the host; `UserError` for a file that is no checkpoint."""

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import torch.distributed as dist
 from detectron2.engine import DefaultTrainer
+from detectron2.utils import comm
 
 
 def trainer_state(trainer: DefaultTrainer, host_state: dict[str, Any]) -> dict[str, Any]:
@@ -19,3 +21,15 @@ def trainer_state(trainer: DefaultTrainer, host_state: dict[str, Any]) -> dict[s
 def host_loads_optimizer() -> bool:
     """Whether the host's own `DefaultTrainer.load_state_dict` restores the optimizer (main)."""
     return "load_state_dict" in vars(DefaultTrainer)
+
+
+def create_local_process_group(per_machine: int) -> None:
+    """Tell the host's `comm` which processes share a machine; all processes call it."""
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(per_machine)
+        return
+    for first in range(0, dist.get_world_size(), per_machine):
+        ranks = list(range(first, first + per_machine))
+        group = dist.new_group(ranks)
+        if dist.get_rank() in ranks:
+            comm._LOCAL_PROCESS_GROUP = group

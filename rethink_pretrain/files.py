@@ -3,17 +3,29 @@
 import gc
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import UserError
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8), so that it holds either all of it or what it held before."""
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Replace `path` by what `write` writes, so that it holds either all of it or what it held before.
+
+    Also after a loss of power: the content is on the disk before it gets its name.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with temporary.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8), whole or not at all."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:

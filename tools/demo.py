@@ -49,7 +49,11 @@ def run(output: Path, opts: list[str]) -> dict[str, dict[str, float]]:
     cfg = load_config(CONFIG, opts=["OUTPUT_DIR", str(output), *opts])
     prepare(cfg, str(CONFIG), resume=resume)
     print(f"[2/4] Mask R-CNN from random weights, {cfg.SOLVER.MAX_ITER} iterations", flush=True)
-    start(cfg, argparse.Namespace(config_file=str(CONFIG), eval_only=False, opts=opts), brief=True)
+    start(
+        cfg,
+        argparse.Namespace(config_file=str(CONFIG), eval_only=False, resume=resume, opts=opts),
+        brief=True,
+    )
     return train(cfg, resume)
 
 

@@ -20,12 +20,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and exit")
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine")
+    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, one process each")
     parser.add_argument("--num-machines", type=int, default=1)
     parser.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0")
-    # One port per user: a process left over from an earlier run then shows as "address in use".
-    port = 2**15 + 2**14 + os.getuid() % 2**14
-    parser.add_argument("--dist-url", default=f"tcp://127.0.0.1:{port}", help="where the processes meet")
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT where several machines meet")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override config keys")
     args = parser.parse_args()
     own = {f"RETHINK.DATA.{flag.upper()}": getattr(args, flag) for flag in OWN_DATA if getattr(args, flag)}
@@ -33,25 +31,26 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def run(args: argparse.Namespace) -> None:
+def run(cfg, args: argparse.Namespace) -> None:
     """One process of the run."""
     from rethink_pretrain.engine import evaluate, start, train
 
-    cfg = configure(args)
     start(cfg, args)
     (evaluate if args.eval_only else train)(cfg, args.resume)
 
 
 def configure(args: argparse.Namespace):
-    """The config of this run, checked against this machine."""
-    from rethink_pretrain.config import load_config
-    from rethink_pretrain.engine import prepare
+    """The config of this run, checked against this machine, and the processes it has."""
+    from rethink_pretrain.config import load_config, scale_to
+    from rethink_pretrain.engine import find_processes, prepare
 
     cfg = load_config(args.config_file, args.overlay, args.opts)
-    if not args.dry_run:
-        flags = {"resume": args.resume, "eval_only": args.eval_only}
-        prepare(cfg, args.config_file, **flags, num_gpus=args.num_gpus, num_machines=args.num_machines)
-    return cfg
+    processes = find_processes(args.num_gpus, args.num_machines)
+    if args.dry_run:
+        scale_to(cfg, processes.total)
+    else:
+        args.resume = prepare(cfg, args.config_file, processes, resume=args.resume, eval_only=args.eval_only)
+    return cfg, processes
 
 
 def main() -> None:
@@ -62,13 +61,15 @@ def main() -> None:
     from rethink_pretrain.errors import one_line_errors
 
     with one_line_errors():
-        cfg = configure(args)
-        if args.dry_run:
-            print(cfg.dump(), end="")
-            return
-        from detectron2.engine import launch
+        cfg, processes = configure(args)
+        from rethink_pretrain.engine import describe_recipe, format_recipe, launch
 
-        launch(run, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, args=(args,))
+        if args.dry_run:
+            recipe = format_recipe(describe_recipe(cfg, processes.total))
+            print("# " + recipe.replace("\n", "\n# "), cfg.dump(), sep="\n", end="")
+            return
+        machines = (args.num_machines, args.machine_rank, args.dist_url)
+        launch(run, (cfg, args), processes, cfg.MODEL.DEVICE, *machines)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,15 @@
 
 from .defaults import add_rethink_config
 from .load import find_configs, load_config
-from .resolve import resolve, resolve_anew
+from .resolve import resolve, resolve_anew, scale_to
 from .validate import validate
 
-__all__ = ["add_rethink_config", "find_configs", "load_config", "resolve", "resolve_anew", "validate"]
+__all__ = [
+    "add_rethink_config",
+    "find_configs",
+    "load_config",
+    "resolve",
+    "resolve_anew",
+    "scale_to",
+    "validate",
+]

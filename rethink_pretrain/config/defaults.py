@@ -20,6 +20,21 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # Where the learning rate drops: iterations of 16 images before the end, or shares of the length where
     # below 1. () is the paper's rule: 60k and 20k before the end, for lengths below 2x at 2/3 and 8/9.
     cfg.RETHINK.DROPS = ()
+    # Iterations of 16 images between two evaluations and two checkpoints; where SCHEDULE is set,
+    # TEST.EVAL_PERIOD and SOLVER.CHECKPOINT_PERIOD follow by the linear rule. 0 leaves them, and a value set
+    # by hand stays.
+    cfg.RETHINK.REFERENCE_EVAL_PERIOD = 0
+    cfg.RETHINK.REFERENCE_CHECKPOINT_PERIOD = 0
+    # Images per process and step: SOLVER.IMS_PER_BATCH becomes this times the number of processes. 0 leaves
+    # it.
+    cfg.RETHINK.IMAGES_PER_GPU = 0
+    # Images that a process passes through the model at once; the gradients of its share of IMS_PER_BATCH add
+    # up before the update. 0 is all of its share. With 2, 1 to 8 GPUs take the paper's step of 8 x 2.
+    cfg.RETHINK.MICRO_BATCH = 0
+    # Images of one orientation (wide or tall) that stay together in a batch, where
+    # DATALOADER.ASPECT_RATIO_GROUPING is on. The order of images depends on it, and not on the number of
+    # processes.
+    cfg.RETHINK.ASPECT_GROUP = 2
     # Images that one "ep" of RETHINK.SCHEDULE counts; the default is COCO train2017.
     cfg.RETHINK.IMAGES_PER_EPOCH = COCO_TRAIN2017_IMAGES
 
@@ -50,6 +65,25 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # Share, 0 to 1, of the parameters that MODEL.WEIGHTS has to fill: of the backbone for a file that has
     # nothing else, else of the whole model but for predictors of another number of classes.
     cfg.RETHINK.MIN_COVERAGE = 0.95
+
+    # What a run shows and keeps beside the host's metrics.
+    cfg.RETHINK.WATCH = CfgNode()
+    # Validation images drawn for TensorBoard at each evaluation, predictions beside the truth; 0 is none.
+    cfg.RETHINK.WATCH.IMAGES = 4
+    # Iterations between histograms of weights and gradients in TensorBoard; 0 is none.
+    cfg.RETHINK.WATCH.HISTOGRAM_PERIOD = 0
+    # Images of DATASETS.TEST whose training losses are computed at each evaluation, as val_loss/*; 0 is none.
+    cfg.RETHINK.WATCH.VAL_LOSS_IMAGES = 0
+    # Metric such as "bbox/AP", higher is better, whose best evaluation is kept as model_best.pth; "" is none.
+    cfg.RETHINK.WATCH.BEST_METRIC = ""
+    # Evaluations without a new best BEST_METRIC after which training ends. Those before the last drop of the
+    # learning rate do not count, because AP leaps there. 0 is off.
+    cfg.RETHINK.WATCH.PATIENCE = 0
+    # Folders of earlier runs whose curves are the band that this one is expected in.
+    cfg.RETHINK.WATCH.EXPECTED = ()
+    # Weights & Biases: "" is off, "offline" writes into OUTPUT_DIR/wandb, "online" sends. It needs
+    # `pip install wandb`.
+    cfg.RETHINK.WATCH.WANDB = ""
 
     # Norms, by a name of layers.NORMS, where the host has no key; "" is none.
     cfg.MODEL.ROI_KEYPOINT_HEAD.NORM = ""

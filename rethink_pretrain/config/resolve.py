@@ -5,14 +5,21 @@ import math
 from detectron2.config import CfgNode, get_cfg
 
 from ..errors import UserError
-from ..solver.schedule import Schedule, build_schedule
+from ..solver.schedule import REFERENCE_BATCH, Schedule, build_schedule
+
+# Key of RETHINK, in iterations of 16 images -> the host's key that follows from it.
+_PERIODS = {
+    "REFERENCE_EVAL_PERIOD": ("TEST", "EVAL_PERIOD"),
+    "REFERENCE_CHECKPOINT_PERIOD": ("SOLVER", "CHECKPOINT_PERIOD"),
+}
 
 
 def resolve(cfg: CfgNode) -> None:
-    """Fill SOLVER.MAX_ITER, STEPS, BASE_LR and WARMUP_ITERS in place from RETHINK.SCHEDULE.
+    """Fill SOLVER.MAX_ITER, STEPS, BASE_LR and WARMUP_ITERS in place from RETHINK.SCHEDULE, and the periods.
 
     Does nothing where SCHEDULE is "". Resolving a resolved config changes nothing. Raises `UserError`
-    where one of the four was set by hand to something else, because one of the two is then not meant.
+    where one of the four was set by hand to something else, because one of the two is then not meant. The
+    periods of evaluation and checkpoints may be set by hand.
     """
     if not cfg.RETHINK.SCHEDULE:
         return
@@ -36,6 +43,44 @@ def resolve(cfg: CfgNode) -> None:
                 f"it {value} at {cfg.SOLVER.IMS_PER_BATCH} images per batch. {_remedy(key)}"
             )
         cfg.SOLVER[key] = value
+    for reference, (node, key) in _PERIODS.items():
+        if cfg[node][key] == get_cfg()[node][key]:
+            cfg[node][key] = _period(cfg, reference)
+
+
+def scale_to(cfg: CfgNode, processes: int) -> None:
+    """Let `cfg` fit a number of processes, where RETHINK.IMAGES_PER_GPU says how: batch and all that follows.
+
+    Raises `UserError` where learning rate and length would not follow.
+    """
+    if cfg.SOLVER.REFERENCE_WORLD_SIZE and cfg.RETHINK.SCHEDULE:
+        raise UserError(
+            "SOLVER.REFERENCE_WORLD_SIZE is for a solver set by hand. With RETHINK.SCHEDULE, set "
+            "RETHINK.IMAGES_PER_GPU instead; everything follows from it."
+        )
+    if not cfg.RETHINK.IMAGES_PER_GPU:
+        return
+    if not cfg.RETHINK.SCHEDULE:
+        raise UserError(
+            "RETHINK.IMAGES_PER_GPU needs RETHINK.SCHEDULE, from which learning rate and length follow. Set "
+            "both, or SOLVER.IMS_PER_BATCH alone."
+        )
+    batch = cfg.RETHINK.IMAGES_PER_GPU * processes
+    if batch == cfg.SOLVER.IMS_PER_BATCH:
+        return
+    for reference, (node, key) in _PERIODS.items():
+        if cfg[node][key] == _period(cfg, reference):
+            cfg[node][key] = get_cfg()[node][key]
+    cfg.SOLVER.IMS_PER_BATCH = batch
+    resolve_anew(cfg)
+
+
+def _period(cfg: CfgNode, reference: str) -> int:
+    """Iterations of the config's batch; the host's default where there is no reference."""
+    node, key = _PERIODS[reference]
+    if not cfg.RETHINK[reference]:
+        return get_cfg()[node][key]
+    return max(1, round(cfg.RETHINK[reference] * REFERENCE_BATCH / cfg.SOLVER.IMS_PER_BATCH))
 
 
 def resolve_anew(cfg: CfgNode) -> None:

@@ -1,5 +1,6 @@
 """Data sets for the host's loaders."""
 
+from .build import TrainLoader, build_train_loader, micro_batch_size
 from .datasets import (
     apply_own_data,
     check_datasets,
@@ -15,18 +16,26 @@ from .datasets import (
 from .images import read_image
 from .mapper import RethinkDatasetMapper, build_augmentations
 from .pixel_statistics import list_images_of_dataset, list_images_of_json, measure_pixels, sample_files
+from .sampler import STEP, MicroBatchSampler, derive_seed, epoch_order
 
 __all__ = [
+    "STEP",
+    "MicroBatchSampler",
     "RethinkDatasetMapper",
+    "TrainLoader",
     "apply_own_data",
     "build_augmentations",
+    "build_train_loader",
     "check_datasets",
     "check_num_classes",
     "datasets_root",
+    "derive_seed",
     "describe_dataset",
+    "epoch_order",
     "list_images_of_dataset",
     "list_images_of_json",
     "measure_pixels",
+    "micro_batch_size",
     "read_image",
     "register_coco",
     "register_coco_subset",

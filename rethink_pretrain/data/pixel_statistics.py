@@ -1,7 +1,7 @@
 """Mean and standard deviation of each channel over the pixels of a sample of images."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,17 +62,13 @@ def sample_files(files: dict[int | str, str], num_images: int, seed: int) -> lis
     return [files[image_id] for image_id in ids]
 
 
-def measure_pixels(
-    files: Sequence[str], image_format: str, progress: Callable[[int, int], None] | None = None
-) -> PixelStatistics:
-    """Statistics over all pixels of `files`, at their original size. `progress` gets (done, total).
+def measure_pixels(files: Iterable[str], image_format: str) -> PixelStatistics:
+    """Statistics over all pixels of `files`, at their original size.
 
     Raises `UserError` without files, and where the files differ in their number of channels.
     """
-    if not files:
-        raise UserError("There are no images to measure.")
-    moments, types = None, set()
-    for done, path in enumerate(files, start=1):
+    num_images, moments, types = 0, None, set()
+    for path in files:
         image = read_stored(path) if image_format == RAW else read_image(path, image_format)
         moments = moments or PixelMoments(image.shape[2])
         if image.shape[2] != len(moments.mean):
@@ -82,10 +78,11 @@ def measure_pixels(
             )
         moments.add(image)
         types.add(image.dtype.name)
-        if progress:
-            progress(done, len(files))
+        num_images += 1
+    if not num_images:
+        raise UserError("There are no images to measure.")
     mean, std = (tuple(values.tolist()) for values in (moments.mean, moments.std))
-    return PixelStatistics(mean, std, len(files), moments.count, tuple(sorted(types)))
+    return PixelStatistics(mean, std, num_images, moments.count, tuple(sorted(types)))
 
 
 def list_images_of_json(json_file: str | Path, image_root: str | Path) -> dict[int | str, str]:

@@ -1,6 +1,20 @@
-"""Running an experiment: set-up, trainer, progress and the record of the run."""
+"""Running an experiment: processes, set-up, trainer, progress and the record of the run."""
 
+from .launch import launch
+from .processes import Processes, find_processes
+from .recipe import describe_recipe, format_recipe
 from .setup import prepare, start
 from .trainer import Trainer, evaluate, train
 
-__all__ = ["Trainer", "evaluate", "prepare", "start", "train"]
+__all__ = [
+    "Processes",
+    "Trainer",
+    "describe_recipe",
+    "evaluate",
+    "find_processes",
+    "format_recipe",
+    "launch",
+    "prepare",
+    "start",
+    "train",
+]

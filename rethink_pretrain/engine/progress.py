@@ -1,17 +1,15 @@
 """Training progress on the screen: a live bar on a terminal, the host's log lines elsewhere."""
 
-import logging
-import sys
-
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, get_event_storage
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..progress import Task, on_terminal, start
 
 _LOSS_WINDOW = 20  # iterations whose median is shown, as in the host's log lines
 
 
 def build_progress_writer(max_iter: int) -> EventWriter:
     """The bar where standard output is a terminal, else the host's `CommonMetricPrinter`."""
-    return ProgressBar(max_iter) if sys.stdout.isatty() else CommonMetricPrinter(max_iter)
+    return ProgressBar(max_iter) if on_terminal() else CommonMetricPrinter(max_iter)
 
 
 class ProgressBar(EventWriter):
@@ -19,43 +17,20 @@ class ProgressBar(EventWriter):
 
     def __init__(self, max_iter: int):
         self._max_iter = max_iter
-        self._bar: Progress | None = None
-        self._redirected: list[tuple[logging.StreamHandler, object]] = []
+        self._task: Task | None = None
 
     def write(self) -> None:
         """Show the state of the current event storage; the first call puts the bar on the screen."""
         storage = get_event_storage()
-        if self._bar is None:
-            self._start(storage.iter)
-        done = min(storage.iter + 1, self._max_iter)
-        self._bar.update(self._task, completed=done, status=describe(storage))
+        if self._task is None:
+            self._task = start("training", self._max_iter, done=storage.iter)
+        self._task.move_to(min(storage.iter + 1, self._max_iter), status=describe(storage))
 
     def close(self) -> None:
         """Leave the last state on the screen and give the log its stream back."""
-        if self._bar is None:
-            return
-        self._bar.stop()
-        for handler, stream in self._redirected:
-            handler.setStream(stream)
-        self._bar = None
-
-    def _start(self, first_iter: int) -> None:
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
-        )
-        self._task = self._bar.add_task("training", total=self._max_iter, completed=first_iter, status="")
-        terminal = sys.stdout
-        self._bar.start()
-        # While the bar lives, rich prints above it whatever goes through sys.stdout. The host's log
-        # handlers hold the terminal itself and would write through the bar.
-        for name in ("detectron2", "fvcore", "rethink_pretrain"):
-            for handler in logging.getLogger(name).handlers:
-                if getattr(handler, "stream", None) is terminal:
-                    self._redirected.append((handler, handler.setStream(sys.stdout)))
+        if self._task is not None:
+            self._task.stop()
+        self._task = None
 
 
 def describe(storage: EventStorage) -> str:

@@ -21,6 +21,8 @@ from detectron2.utils import comm
 
 from ..data import describe_dataset
 from ..files import write_json
+from .processes import job_id
+from .recipe import describe_recipe
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -37,6 +39,7 @@ class RunRecord(HookBase):
         self._images_per_batch = cfg.SOLVER.IMS_PER_BATCH
         self._seed = cfg.SEED
         self._datasets = cfg.DATASETS.TRAIN
+        self._recipe = describe_recipe(cfg, comm.get_world_size())
 
     def before_train(self) -> None:
         """Append this session, with all that is known before the first iteration."""
@@ -44,7 +47,9 @@ class RunRecord(HookBase):
         self._start = time.perf_counter()
         self._session = {
             **describe_session(),
+            "job": job_id(),
             "seed": self._seed,
+            "recipe": self._recipe,
             "start_iter": self.trainer.start_iter,
             "data": [describe_dataset(name) for name in self._datasets],
             "weights": self.trainer.checkpointer.loaded,
@@ -54,11 +59,13 @@ class RunRecord(HookBase):
 
     def after_train(self) -> None:
         """Add what the session cost, also when it ends by an error."""
-        iterations = self.trainer.iter - self.trainer.start_iter
+        stopped = self.trainer.ended.startswith("stopped")  # then `iter` is the last that was trained
+        end = self.trainer.iter + 1 if stopped else self.trainer.iter
         self._session |= {
-            "end_iter": self.trainer.iter,
+            "end_iter": end,
+            "ended": self.trainer.ended,
             "train_seconds": round(time.perf_counter() - self._start, 1),
-            "images_seen": iterations * self._images_per_batch,
+            "images_seen": (end - self.trainer.start_iter) * self._images_per_batch,
             "peak_rss_mb": peak_rss_mb(),
         }
         self._write()

@@ -12,9 +12,11 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import resolve_anew
-from ..data import apply_own_data, check_datasets, check_num_classes, register_named
+from ..config import resolve_anew, scale_to
+from ..data import apply_own_data, check_datasets, check_num_classes, micro_batch_size, register_named
 from ..errors import UserError
+from .processes import ONE_PROCESS, Processes, is_restart, job_id
+from .run_record import read_run_record
 
 _HOST_OUTPUT_DIR = "./output"
 
@@ -22,30 +24,43 @@ _HOST_OUTPUT_DIR = "./output"
 def prepare(
     cfg: CfgNode,
     config_file: str,
+    processes: Processes = ONE_PROCESS,
     *,
     resume: bool = False,
     eval_only: bool = False,
-    num_gpus: int = 1,
-    num_machines: int = 1,
-) -> None:
-    """Fill what depends on the machine and refuse what cannot run; reads no data and writes nothing.
+) -> bool:
+    """Fill what depends on the machine and refuse what cannot run; whether the run is to be resumed.
 
-    OUTPUT_DIR, where it is the host's default, becomes `output/<name of the config file>`, because two
-    runs in one folder overwrite each other. `num_gpus` is per machine; 1 also stands for the CPU. Raises
-    `UserError` for missing data, a folder that holds another run, an evaluation without weights, a batch
-    that does not divide by the processes, and more processes than GPUs.
+    It reads no data and writes nothing. OUTPUT_DIR, where it is the host's default, becomes
+    `output/<name of the config file>`, because two runs in one folder overwrite each other. A job that its
+    launcher starts again is resumed without being asked to. Raises `UserError` for missing data, a folder
+    that holds another run, an evaluation without weights, a batch that does not divide by the processes, and
+    more processes than GPUs.
     """
     if cfg.OUTPUT_DIR == _HOST_OUTPUT_DIR:
         cfg.OUTPUT_DIR = f"output/{Path(config_file).stem}"
+    scale_to(cfg, processes.total)
     register_datasets(cfg)
     check_datasets(cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-    _check_processes(cfg, num_gpus, num_machines)
-    if not eval_only:
-        _check_output_dir(Path(cfg.OUTPUT_DIR), resume)
-    elif not (resume or cfg.MODEL.WEIGHTS):
+    _check_processes(cfg, processes)
+    if eval_only and not (resume or cfg.MODEL.WEIGHTS):
         raise UserError(
             "--eval-only needs weights: give MODEL.WEIGHTS FILE, or --resume for the last checkpoint."
         )
+    output = Path(cfg.OUTPUT_DIR)
+    if not eval_only and not resume:
+        resume = is_restart() or _same_job(output)
+    if not eval_only:
+        _check_output_dir(output, resume)
+    return resume
+
+
+def _same_job(output: Path) -> bool:
+    """Whether the run in the folder belongs to the job of this process; torchrun restarts after a change of
+    machines without saying so.
+    """
+    job = job_id()
+    return bool(job) and any(s.get("job") == job for s in read_run_record(output / "run.json")["sessions"])
 
 
 def register_datasets(cfg: CfgNode) -> None:
@@ -80,12 +95,20 @@ def start(cfg: CfgNode, args: argparse.Namespace, *, brief: bool = False) -> Non
     """
     cfg.defrost()
     if cfg.SEED < 0:
+        cfg.SEED = _seed_of(Path(cfg.OUTPUT_DIR)) if args.resume else -1
+    if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31  # so that run.json can name it
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rethink_pretrain")
     if brief:
         _limit_console(cfg.OUTPUT_DIR)
     default_setup(cfg, args)
     cfg.freeze()
+
+
+def _seed_of(output: Path) -> int:
+    """What the run in the folder was started with, -1 where it does not say."""
+    sessions = read_run_record(output / "run.json")["sessions"]
+    return sessions[-1].get("seed", -1) if sessions else -1
 
 
 def _limit_console(output_dir: str) -> None:
@@ -110,21 +133,23 @@ def pick_device(device: str) -> str:
     return "cpu"
 
 
-def _check_processes(cfg: CfgNode, num_gpus: int, num_machines: int) -> None:
+def _check_processes(cfg: CfgNode, processes: Processes) -> None:
     visible = torch.cuda.device_count()
     if cfg.MODEL.DEVICE == "cuda" and visible == 0:
         raise UserError("MODEL.DEVICE is cuda, but no GPU is visible. Set it to auto or cpu.")
-    if num_gpus > max(visible, 1):
+    on_cpu = cfg.MODEL.DEVICE == "cpu" or (visible == 0 and processes.started_by)
+    if not on_cpu and processes.per_machine > max(visible, 1):
         raise UserError(
-            f"--num-gpus {num_gpus}, but {visible or 'none'} visible here. "
-            "Give the number there is, or leave it out to train in one process."
+            f"{processes.per_machine} processes per machine, but {visible or 'no'} GPUs visible here. Start "
+            "as many as there are (--num-gpus), or set MODEL.DEVICE cpu for so many on the CPU."
         )
-    processes = num_gpus * num_machines
-    if cfg.SOLVER.IMS_PER_BATCH % processes:
+    if cfg.SOLVER.IMS_PER_BATCH % processes.total:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide by {processes} processes. "
-            f"Set it to a multiple of {processes}; the learning rate and schedule follow."
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide by {processes.total} "
+            f"processes. Set it to a multiple of {processes.total}, or set RETHINK.IMAGES_PER_GPU; the "
+            "learning rate and schedule follow."
         )
+    micro_batch_size(cfg, processes.total)
 
 
 def _check_output_dir(output: Path, resume: bool) -> None:

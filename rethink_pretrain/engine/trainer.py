@@ -1,42 +1,78 @@
 """The host's DefaultTrainer with this project's hooks, evaluator and checks."""
 
 import contextlib
+import logging
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from .. import compat
 from ..checkpoint import RethinkCheckpointer
-from ..data import RethinkDatasetMapper
+from ..data import RethinkDatasetMapper, TrainLoader, build_train_loader, micro_batch_size
 from ..errors import UserError
 from ..evaluation import build_evaluator, build_tta_model, evaluate_tta
 from .cascade_switch import build_cascade_switch
+from .checkpoints import Checkpoints
 from .doctor import check_up, count_images
+from .precise_bn import RepeatedPreciseBN
 from .progress import ProgressBar, build_progress_writer
+from .recipe import describe_recipe, format_recipe
 from .run_record import RunRecord
 from .setup import check_categories, pick_device
+from .train_loop import TrainLoop
+from .unwrap import distribute
+
+logger = logging.getLogger(__name__)
 
 WRITER_PERIOD = 20  # iterations between two rows of metrics.json or log lines; the host's value
 
 
 class Trainer(DefaultTrainer):
-    """Trains and evaluates what a resolved config describes."""
+    """Trains and evaluates what a resolved config describes, on any number of processes.
+
+    ended: how training ended: "" until it has, "finished", "stopped: <reason>", "interrupted" or
+        "failed: <error>".
+    """
+
+    def __init__(self, cfg: CfgNode):
+        """The host's steps, whose wrapper for several processes needs GPUs and whose loop has no seam."""
+        super(DefaultTrainer, self).__init__()
+        if cfg.SEED < 0:
+            cfg = cfg.clone()
+            cfg.defrost()
+            cfg.SEED = comm.shared_random_seed() % 2**31
+        self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        processes = comm.get_world_size()
+        self._trainer = TrainLoop(
+            distribute(model),
+            self.build_train_loader(cfg),
+            optimizer,
+            seed=cfg.SEED,
+            images_per_step=cfg.SOLVER.IMS_PER_BATCH,
+            micro_batches=cfg.SOLVER.IMS_PER_BATCH // processes // micro_batch_size(cfg, processes),
+            mixed_precision=cfg.SOLVER.AMP.ENABLED,
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = RethinkCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.ended = ""
+        self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:
         """In the order in which they run after every iteration."""
         cfg = self.cfg
-        # The host, which has no seam for another checkpointer, has just built its own; the hooks get ours.
-        self.checkpointer = RethinkCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         main = comm.is_main_process()
         ret = [hooks.IterationTimer(), build_cascade_switch(cfg), hooks.LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
@@ -44,10 +80,10 @@ class Trainer(DefaultTrainer):
             # that training sees the same images with and without it.
             loader = self.build_train_loader(cfg)
             ret.append(
-                hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+                RepeatedPreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
             )
         if main:
-            ret.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+            ret.append(Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         # After the checkpoint, which is there if the evaluation fails.
         ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
         if cfg.TEST.AUG.ENABLED:
@@ -76,9 +112,38 @@ class Trainer(DefaultTrainer):
         return [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
 
     def train(self) -> dict[str, Any] | None:
-        """Train to the end; the metrics of the last evaluation, None where there was none."""
-        super().train()
+        """Train to the end; the metrics of the last evaluation, None where there was none.
+
+        The host's loop, which can also be ended by `stop`.
+        """
+        recipe = format_recipe(describe_recipe(self.cfg, comm.get_world_size()))
+        logger.info("Training from iteration %d:\n%s", self.start_iter, recipe)
+        self.iter = self.start_iter
+        with EventStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                while self.iter < self.max_iter:
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    if self.ended:
+                        break
+                    self.iter += 1
+                else:
+                    self.ended = "finished"
+            except BaseException as error:
+                failed = isinstance(error, Exception)
+                self.ended = f"failed: {type(error).__name__}: {error}" if failed else "interrupted"
+                if failed and not isinstance(error, UserError):
+                    logger.exception("Training failed at iteration %d.", self.iter)
+                raise
+            finally:
+                self.after_train()
         return getattr(self, "_last_eval_results", None)
+
+    def stop(self, reason: str) -> None:
+        """End training after this iteration. All processes call it in the same one."""
+        self.ended = f"stopped: {reason}"
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration, hooks and optimizer, on both host versions."""
@@ -117,9 +182,9 @@ class Trainer(DefaultTrainer):
         return super().build_model(cfg)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """The host's loader, once the number of categories agrees with the model's."""
-        loader = build_detection_train_loader(cfg, mapper=RethinkDatasetMapper(cfg, is_train=True))
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+        """The loader of this process, once the number of categories agrees with the model's."""
+        loader = build_train_loader(cfg, RethinkDatasetMapper(cfg, is_train=True))
         check_categories(cfg, cfg.DATASETS.TRAIN)
         return loader
 

@@ -28,6 +28,7 @@ from PIL import Image
 
 from ...errors import UserError
 from ...files import write_json
+from ...progress import Task, progress
 from .toy_labels import KEYPOINT_NAMES, SKELETON, keypoint_annotation, no_keypoints, semantic_labels
 from .toy_render import (
     CATEGORIES,
@@ -288,7 +289,7 @@ def _check_arguments(num_train: int, num_val: int, image_size: int, seed: int, n
 
 
 def _write_split(
-    output: Path, split: int, num_images: int, info: dict, run_map: Callable, report: Callable[[], None]
+    output: Path, split: int, num_images: int, info: dict, run_map: Callable, task: Task
 ) -> dict:
     """Draw one split and return its COCO document, annotation ids counted from 1."""
     for folder in (SPLITS[split], LABEL_FOLDERS[split]):
@@ -300,7 +301,7 @@ def _write_split(
         annotations += [
             {"id": len(annotations) + i, **annotation} for i, annotation in enumerate(found, start=1)
         ]
-        report()
+        task.advance()
     return {
         "info": info,
         "licenses": [{"id": 1, "name": "Drawn by a program, free for any use", "url": ""}],
@@ -312,16 +313,12 @@ def _write_split(
     }
 
 
-def _write_set(
-    output: Path, info: dict, num_workers: int, progress: Callable[[int, int], None] | None
-) -> None:
+def _write_set(output: Path, info: dict, num_workers: int) -> None:
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / IN_PROGRESS, {"info": info})
     counts = (info["num_train"], info["num_val"])
-    done = itertools.count(1)
-    report = (lambda: progress(next(done), sum(counts))) if progress else (lambda: None)
-    with _mapper(num_workers) as run_map:
-        documents = [_write_split(output, split, counts[split], info, run_map, report) for split in range(2)]
+    with progress("Drawing", sum(counts)) as task, _mapper(num_workers) as run_map:
+        documents = [_write_split(output, split, counts[split], info, run_map, task) for split in range(2)]
     for split, document in zip(SPLITS, documents, strict=True):
         write_json(output / f"{split}.json", document, indent=None)
     (output / IN_PROGRESS).unlink()
@@ -334,15 +331,13 @@ def make_toy_dataset(
     image_size: int,
     seed: int,
     num_workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> dict:
     """Write `output`/{train,val}.json, {train,val}/*.jpg and sem_seg_{train,val}/*.png, unless already there.
 
     `num_train` and `num_val` are >= 0; `image_size` is the long side, 64..2048 px; `seed` >= 0; `num_workers`
-    >= 1 processes, by default one per usable core; `progress(done, total)` is called after every picture. An
-    unfinished set with the same arguments is completed. Returns `output`, `already_there`, `images`,
-    `objects`, `crowds` and `seconds`. Raises `UserError` for arguments out of range and for a folder that
-    holds something else.
+    >= 1 processes, by default one per usable core. Shows how far it is (`progress`). An unfinished set with
+    the same arguments is completed. Returns `output`, `already_there`, `images`, `objects`, `crowds` and
+    `seconds`. Raises `UserError` for arguments out of range and for a folder that holds something else.
     """
     start = time.perf_counter()
     num_workers = _usable_cores() if num_workers is None else num_workers
@@ -359,7 +354,7 @@ def make_toy_dataset(
     try:
         already_there = _is_complete(output, info)
         if not already_there:
-            _write_set(output, info, num_workers, progress)
+            _write_set(output, info, num_workers)
     except OSError as error:
         raise UserError(f"Cannot write the toy set to {output}: {error}.") from error
     documents = [json.loads((output / f"{split}.json").read_text(encoding="utf-8")) for split in SPLITS]

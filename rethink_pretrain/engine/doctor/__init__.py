@@ -13,6 +13,7 @@ from ..unwrap import unwrap
 from .parts import describe_parts
 from .patient import STOP, Finding, Patient
 from .recipe import (
+    check_batch,
     check_batch_norm_size,
     check_disk,
     check_learning_rate,
@@ -34,6 +35,7 @@ CHECKS: tuple[Callable[[Patient], list[Finding]], ...] = (
     check_missing_norms,
     check_batch_norm_size,
     check_learning_rate,
+    check_batch,
     check_length,
 )
 

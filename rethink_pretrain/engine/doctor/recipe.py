@@ -25,6 +25,8 @@ _NORM_KEYS = {
 }
 _PREDICTORS = ("predictor", "cls_score", "bbox_pred")
 
+_LARGEST_BATCH = 64  # Detectron2's scratch_mask_rcnn_R_50_FPN_9x_gn and its large-scale-jitter baselines
+
 # Training images, every visit counted, below which random weights stay far behind in the paper: smallest
 # training set, images, what it measured there (table 1; figure 7, whose 10k values are read off its curves).
 # It names no length for sets below 10k images, so there is no rule for them.
@@ -94,6 +96,19 @@ def check_learning_rate(patient: Patient) -> list[Finding]:
         f"images per batch (RETHINK.REFERENCE_LR {cfg.RETHINK.REFERENCE_LR:g} for {REFERENCE_BATCH})."
     )
     fix = f"set SOLVER.BASE_LR {expected:g}, or RETHINK.SCHEDULE, from which it follows."
+    return [Finding(WARN, what, fix)]
+
+
+def check_batch(patient: Patient) -> list[Finding]:
+    """More images per step than any published run of this recipe had."""
+    batch = patient.cfg.SOLVER.IMS_PER_BATCH
+    if batch <= _LARGEST_BATCH:
+        return []
+    what = (
+        f"{batch} images per step: the largest batch with a published result of training from scratch by "
+        f"the linear rule is {_LARGEST_BATCH} (Detectron2's 9x, box AP 43.7)."
+    )
+    fix = f"set SOLVER.IMS_PER_BATCH to {_LARGEST_BATCH} or less, or lower RETHINK.REFERENCE_LR."
     return [Finding(WARN, what, fix)]
 
 

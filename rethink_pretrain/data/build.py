@@ -1,0 +1,114 @@
+"""The training loader: the host's records and mapper, in an order that a resume continues exactly."""
+
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data.build import trivial_batch_collator
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import UserError
+from .sampler import SAMPLE, MicroBatchSampler, derive_seed
+
+Record = dict[str, Any]
+
+
+class SeededSamples(Dataset):
+    """Mapped records, whose augmentation draws depend on the seed and the sample's position alone."""
+
+    def __init__(self, records: list[Record], mapper: Callable[[Record], Record], seed: int):
+        """`mapper` may draw from the generators of `random`, NumPy and torch (on the CPU)."""
+        self.dataset = DatasetFromList(records, copy=False)
+        self._mapper, self._seed = mapper, seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Record:
+        """The sample at `key`: its position in the run and its index. Leaves the generators as they were."""
+        position, index = key
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        try:
+            seed = derive_seed(self._seed, SAMPLE, position)
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.default_generator.manual_seed(seed)
+            return self._mapper(self.dataset[index])
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
+
+
+class TrainLoader:
+    """Endless micro-batches (lists of mapped records) of this process; an iterator starts at `position`."""
+
+    def __init__(self, dataset: SeededSamples, sampler: MicroBatchSampler, num_workers: int = 0):
+        self.dataset, self._sampler, self._num_workers = dataset, sampler, num_workers
+
+    @property
+    def position(self) -> int:
+        """Samples of all processes that come before the first of the next iterator; set it to resume."""
+        return self._sampler.position
+
+    @position.setter
+    def position(self, samples: int) -> None:
+        self._sampler.position = samples
+
+    def __iter__(self) -> Iterator[list[Record]]:
+        # A generator: workers start at the first batch, when the position is known.
+        yield from DataLoader(
+            self.dataset,
+            batch_sampler=self._sampler,
+            num_workers=self._num_workers,
+            collate_fn=trivial_batch_collator,
+            persistent_workers=self._num_workers > 0,
+        )
+
+
+def micro_batch_size(cfg: CfgNode, processes: int) -> int:
+    """Images of one micro-batch. Raises `UserError` where RETHINK.MICRO_BATCH does not divide the share."""
+    share = cfg.SOLVER.IMS_PER_BATCH // processes
+    micro_batch = cfg.RETHINK.MICRO_BATCH or share
+    if micro_batch < 0 or share % micro_batch:
+        raise UserError(
+            f"RETHINK.MICRO_BATCH {micro_batch} does not divide the {share} images per process and step "
+            f"(SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH}, {processes} processes). Set it to a divisor, "
+            "or to 0 for all at once."
+        )
+    return micro_batch
+
+
+def build_train_loader(cfg: CfgNode, mapper: Callable[[Record], Record]) -> TrainLoader:
+    """The loader of this process for DATASETS.TRAIN. `cfg.SEED` is the same in all processes, and >= 0."""
+    if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        raise UserError(
+            f"DATALOADER.SAMPLER_TRAIN {cfg.DATALOADER.SAMPLER_TRAIN} is not supported: its order cannot be "
+            "continued after a stop. Set it to TrainingSampler; for a part of a set, write NAME@10%."
+        )
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    records = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=keypoints,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+    seed, processes = max(cfg.SEED, 0), comm.get_world_size()
+    grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+    # Sets for semantic segmentation do not tell sizes.
+    wide = [grouped and record.get("width", 0) > record.get("height", 0) for record in records]
+    sampler = MicroBatchSampler(
+        np.array(wide, dtype=np.int8),
+        seed=seed,
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        micro_batch=micro_batch_size(cfg, processes),
+        unit=max(cfg.RETHINK.ASPECT_GROUP, 1) if grouped else 1,
+        rank=comm.get_rank(),
+        processes=processes,
+    )
+    return TrainLoader(SeededSamples(records, mapper, seed), sampler, cfg.DATALOADER.NUM_WORKERS)

@@ -1,0 +1,151 @@
+"""From one command to the processes of a run: one here, several here, or one of those of a launcher.
+
+Several are started by torch's elastic agent, which is also what torchrun is: every process of a run, however
+it came to be, finds its rank in the environment and goes through `_join`.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+
+from .. import compat
+from ..errors import ECHO_SECONDS, UserError
+from .processes import Processes, rank_variables
+
+# For collectives. Long, because evaluation keeps one process busy while the others wait; a process that dies
+# is noticed by its launcher and by the connections that it closes.
+_TIMEOUT = timedelta(minutes=30)
+_ECHOES = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+
+
+def launch(
+    run: Callable[..., Any],
+    args: tuple[Any, ...],
+    processes: Processes,
+    device: str = "auto",
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+) -> None:
+    """Call `run(*args)` in every process of the run; returns when this process's part has ended.
+
+    Where this process is to start others, it runs its own command in each, and ends (`SystemExit`) with their
+    status if one fails. `device` "cuda", or "auto" with a GPU, means one GPU per process and NCCL, anything
+    else gloo.
+    """
+    on_gpu = torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
+    if processes.started_by:
+        _join(run, args, processes, on_gpu)
+    elif processes.total == 1:
+        run(*args)
+    else:
+        _start(processes, num_machines, machine_rank, dist_url, on_gpu)
+
+
+def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, on_gpu: bool) -> None:
+    os.environ.update(rank_variables())
+    signal.signal(signal.SIGTERM, _end)
+    threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if on_gpu:
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"Process {local_rank} of this machine has no GPU: {torch.cuda.device_count()} visible. "
+                "Start as many processes as GPUs, or set MODEL.DEVICE cpu."
+            )
+        torch.cuda.set_device(local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.per_machine))
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
+    compat.create_local_process_group(processes.per_machine)
+    comm.synchronize()  # before the first collective with a short timeout of its own
+    with _own_error_first():
+        run(*args)
+    dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _own_error_first():
+    """Lets the process that failed speak before those that only lost their connection to it."""
+    try:
+        yield
+    except Exception as error:
+        if any(echo in str(error) for echo in _ECHOES):
+            time.sleep(ECHO_SECONDS)  # usually the launcher ends this process meanwhile
+        raise
+
+
+def _end(signum: int, frame: Any) -> None:
+    raise SystemExit(128 + signum)
+
+
+def _watch_parent(parent: int) -> None:
+    """Nobody else ends this process when what started it is killed outright."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)  # for SystemExit to be raised; a process that waits for another never gets there
+    os._exit(128 + signal.SIGTERM)
+
+
+def _start(processes: Processes, num_machines: int, machine_rank: int, dist_url: str, on_gpu: bool) -> None:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what failed is said below, once
+    if not on_gpu:
+        threads = max(1, (os.cpu_count() or 1) // processes.per_machine)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    config = LaunchConfig(
+        min_nodes=num_machines,
+        max_nodes=num_machines,
+        nproc_per_node=processes.per_machine,
+        max_restarts=0,
+        **_meeting_point(num_machines, machine_rank, dist_url),
+    )
+    try:
+        elastic_launch(config, sys.executable)(*sys.argv)
+    except SignalException as error:
+        raise SystemExit(128 + error.sigval) from None  # the processes got it too, and said so
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            name = signal.Signals(-failure.exitcode).name
+            raise UserError(
+                f"Process {rank} (pid {failure.pid}) was killed by {name}{_often(name)}, and the others were "
+                "ended. --resume goes on from the last checkpoint."
+            ) from None
+        raise SystemExit(failure.exitcode) from None  # it has shown its own error
+
+
+def _often(signal_name: str) -> str:
+    return ", which is how a machine out of memory ends processes" if signal_name == "SIGKILL" else ""
+
+
+def _meeting_point(num_machines: int, machine_rank: int, dist_url: str) -> dict[str, Any]:
+    if num_machines == 1:
+        # Any free port, so that two runs on one machine do not disturb each other.
+        return {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": f"pid{os.getpid()}"}
+    if not dist_url.startswith("tcp://"):
+        raise UserError(
+            f"--dist-url {dist_url} is where {num_machines} machines meet: give tcp://HOST:PORT, with a host "
+            "name of machine 0 that all of them can reach."
+        )
+    return {
+        "rdzv_backend": "static",
+        "rdzv_endpoint": dist_url.removeprefix("tcp://"),
+        "rdzv_configs": {"rank": machine_rank},
+        "run_id": dist_url,
+    }
