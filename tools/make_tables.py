@@ -1,19 +1,22 @@
 #!/usr/bin/env python
 """Writes the tables of configs and reported numbers from results/paper.json: tools/make_tables.py [--check]
 
-Fills what stands between `<!-- table: NAME -->` and `<!-- end table -->` in README.md and configs/README.md,
-and the lines `# Expected:` (where somebody reports a number) and `# Cost:` of every config but the toy ones.
-NAME is `configs`, `extra` or `summary`. With --check it writes nothing, and ends with 1 where one is out
-of date.
+Fills what stands between `<!-- table: NAME -->` and `<!-- end table -->` in README.md, configs/README.md and
+docs/reproducing.md, and the lines `# Expected:` (where somebody reports a number) and `# Cost:` of every
+config but the toy ones. NAME is `configs`, `extra`, `summary`, `costs` or `sweep-costs`; GFLOPs, which
+the last two scale by, are those of tests/golden/models.json. With --check it writes nothing, and ends with 1
+where one is out of date.
 """
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
-PAGES = ("README.md", "configs/README.md")
+GOLDEN = ROOT / "tests" / "golden" / "models.json"
+PAGES = ("README.md", "configs/README.md", "docs/reproducing.md")
 MARKERS = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
 
@@ -76,14 +79,87 @@ def summary_table(paper, configs: list[str]) -> list[str]:
     return rows
 
 
-def fill(text: str, page: str, paper, configs: list[str]) -> str:
+def cost_table(paper, lengths: dict[str, float]) -> list[str]:
+    """Config -> length -> hours on each hardware; "~" before what is scaled by GFLOPs."""
+    from rethink_pretrain.analysis.costs import HARDWARE
+
+    rows = [f"| config | iterations of 16 images | {' | '.join(f'hours, {h}' for h in HARDWARE)} |"]
+    rows.append("|---|---|" + "---|" * len(HARDWARE))
+    for config, length in lengths.items():
+        cells = " | ".join(hours(cost) for cost in costs(paper, [(config, length)]))
+        rows.append(f"| `{config.removesuffix('.yaml')}` | {length:,.0f} | {cells} |")
+    return rows
+
+
+def sweep_cost_table(paper) -> list[str]:
+    """Sweep -> runs -> hours and GPU-hours on each hardware, and the sum without repetitions."""
+    from rethink_pretrain.analysis.costs import HARDWARE
+
+    head = " | ".join(f"hours, {h} | GPU-hours, {h.split()[1]}" for h in HARDWARE)
+    rows = [f"| sweep | runs | {head} |", "|---|---|" + "---|---|" * len(HARDWARE)]
+    sweeps = read_sweeps()
+    runs = {key: run for group in sweeps.values() for key, run in group.items()}
+    for name, group in {**sweeps, "all, each once": runs}.items():
+        cells = [f"{hours(c)} | {hours(c, c.gpu_hours)}" for c in costs(paper, group.values())]
+        rows.append(f"| {name} | {len(group)} | {' | '.join(cells)} |")
+    return rows
+
+
+def read_sweeps() -> dict[str, dict[tuple, tuple[str, float]]]:
+    """Sweep -> its runs, what makes each of them one -> config and length. Not the toy ones."""
+    from rethink_pretrain.analysis.sweeps import read_sweep
+
+    sweeps: dict[str, dict] = {}
+    for path in sorted((CONFIGS / "sweeps").glob("*.yaml")):
+        for run in read_sweep(path):
+            config = run.config.relative_to(CONFIGS).as_posix()
+            opts = run.opts[: run.opts.index("OUTPUT_DIR")]
+            if not config.startswith("toy/"):
+                key = (config, tuple(opts))
+                sweeps.setdefault(path.stem, {})[key] = (config, read_length(config, opts))
+    return sweeps
+
+
+def costs(paper, runs) -> list:
+    """Of all `runs`, pairs of config and length, one after the other: for each hardware."""
+    from rethink_pretrain.analysis.costs import HARDWARE, cost_of, total
+    from rethink_pretrain.errors import UserError
+    from rethink_pretrain.files import read_json
+
+    gflops = {config: entry["gflops"] for config, entry in read_json(GOLDEN).items()}
+    missing = next((config for config, _ in runs if config not in gflops), None)
+    if missing:
+        raise UserError(f"{GOLDEN} has no {missing}; run tools/check_configs.py --update first.")
+    return [total(cost_of(paper, gflops, *run, hardware) for run in runs) for hardware in HARDWARE]
+
+
+def hours(cost, value: float | None = None) -> str:
+    """ "163", and "~204" where a part is scaled."""
+    about = "" if cost.published == cost.hours else "~"
+    return f"{about}{cost.hours if value is None else value:,.0f}"
+
+
+def read_length(config: str, opts: Sequence[str] = ()) -> float:
+    """Iterations of 16 images."""
+    from rethink_pretrain.config import load_config
+    from rethink_pretrain.solver.schedule import REFERENCE_BATCH
+
+    solver = load_config(CONFIGS / config, opts=opts).SOLVER
+    return solver.MAX_ITER * solver.IMS_PER_BATCH / REFERENCE_BATCH
+
+
+def fill(text: str, page: str, paper, lengths: dict[str, float]) -> str:
     """`text` of a page with all its tables."""
     from rethink_pretrain.errors import UserError
 
+    configs = list(lengths)
+    papers = [config for config in configs if not config.startswith("extra/")]
     tables = {
-        "configs": lambda: config_table(paper, [c for c in configs if not c.startswith("extra/")]),
+        "configs": lambda: config_table(paper, papers),
         "extra": lambda: config_table(paper, [c for c in configs if c.startswith("extra/")]),
         "summary": lambda: summary_table(paper, configs),
+        "costs": lambda: cost_table(paper, {c: lengths[c] for c in papers if not c.endswith("_tta.yaml")}),
+        "sweep-costs": lambda: sweep_cost_table(paper),
     }
 
     def replace(match: re.Match) -> str:
@@ -94,15 +170,14 @@ def fill(text: str, page: str, paper, configs: list[str]) -> str:
     return MARKERS.sub(replace, text)
 
 
-def refresh_header(text: str, config: str, paper) -> str:
+def refresh_header(text: str, config: str, iterations: float, paper) -> str:
     """`text` of a config with the lines that follow from paper.json."""
     from rethink_pretrain.analysis.paper import describe_cost, describe_expected
-    from rethink_pretrain.config import load_config
-    from rethink_pretrain.solver.schedule import REFERENCE_BATCH
 
-    solver = load_config(CONFIGS / config).SOLVER
-    iterations = solver.MAX_ITER * solver.IMS_PER_BATCH / REFERENCE_BATCH
-    lines = {"Cost": describe_cost(paper, config, iterations), "Expected": describe_expected(paper, config)}
+    lines = {
+        "Cost": describe_cost(paper, config, iterations),
+        "Expected": describe_expected(paper, config),
+    }
     for name, line in lines.items():
         if line:
             text = re.sub(
@@ -116,7 +191,8 @@ def run(check: bool) -> list[Path]:
     from rethink_pretrain.analysis.paper import read_paper
     from rethink_pretrain.files import write_text
 
-    paper, configs = read_paper(ROOT / "results" / "paper.json"), list_configs()
+    paper = read_paper(ROOT / "results" / "paper.json")
+    lengths = {config: read_length(config) for config in list_configs()}
     stale = []
 
     def update(path: Path, new: str) -> None:
@@ -125,11 +201,11 @@ def run(check: bool) -> list[Path]:
             if not check:
                 write_text(path, new)
 
-    for config in configs:
+    for config, length in lengths.items():
         path = CONFIGS / config
-        update(path, refresh_header(path.read_text(encoding="utf-8"), config, paper))
+        update(path, refresh_header(path.read_text(encoding="utf-8"), config, length, paper))
     for page in PAGES:
-        update(ROOT / page, fill((ROOT / page).read_text(encoding="utf-8"), page, paper, configs))
+        update(ROOT / page, fill((ROOT / page).read_text(encoding="utf-8"), page, paper, lengths))
     return stale
 
 

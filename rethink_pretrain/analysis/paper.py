@@ -68,9 +68,10 @@ class Paper(NamedTuple):
         """In the order of the file."""
         return [experiment for experiment in self.experiments if config in experiment.configs]
 
-    def seconds_of(self, config: str) -> Seconds | None:
-        """What an iteration of `config` took those who published it; None where nobody did."""
-        return next((s for s in self.seconds if any(fnmatchcase(config, p) for p in s.configs)), None)
+    def seconds_of(self, config: str, hardware: str = "") -> Seconds | None:
+        """What an iteration of `config` took who published it, on `hardware` or on any; None for nobody."""
+        rows = (s for s in self.seconds if hardware in ("", s.hardware))
+        return next((s for s in rows if any(fnmatchcase(config, p) for p in s.configs)), None)
 
 
 def read_paper(path: str | Path) -> Paper:

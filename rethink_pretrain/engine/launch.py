@@ -11,7 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -55,7 +56,6 @@ def launch(
 
 def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, on_gpu: bool) -> None:
     os.environ.update(rank_variables())
-    signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     local_rank = int(os.environ["LOCAL_RANK"])
     if on_gpu:
@@ -67,19 +67,54 @@ def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, 
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.per_machine))
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
+    store, rank, total = next(dist.rendezvous("env://", timeout=_TIMEOUT))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        store = dist.PrefixStore(agree_on_name(store, rank, total), store)
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=total, timeout=_TIMEOUT
+    )
+    # From here on there is something to finish: until now, SIGTERM has ended this process at once.
+    signal.signal(signal.SIGTERM, _end)
     compat.create_local_process_group(processes.per_machine)
     comm.synchronize()  # before the first collective with a short timeout of its own
-    with _own_error_first():
+    with _said_once(local_rank):
         run(*args)
     dist.destroy_process_group()
 
 
+def agree_on_name(store: dist.Store, rank: int, total: int) -> str:
+    """A name that all processes of this start of the job have in common, and no earlier start had.
+
+    torchrun keeps one store over its restarts. Without a name of their own, new processes would find the
+    addresses of dead ones in it.
+    """
+    own = uuid.uuid4().hex
+    store.set(f"hello/{rank}", own)
+    if rank > 0:
+        name = store.get(f"name/{own}").decode()  # waits for the first process
+        store.set(f"agreed/{name}/{rank}", "")
+        return name
+    # A process of an earlier start may have left its hello: until the new one has agreed, look again.
+    missing = set(range(1, total))
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"hello/{other}"]):
+                store.set(f"name/{store.get(f'hello/{other}').decode()}", own)
+            if store.check([f"agreed/{own}/{other}"]):
+                missing.remove(other)
+        time.sleep(0.02)
+    return own
+
+
 @contextlib.contextmanager
-def _own_error_first():
+def _said_once(local_rank: int) -> Iterator[None]:
     """Lets the process that failed speak before those that only lost their connection to it."""
     try:
         yield
+    except KeyboardInterrupt:
+        if local_rank:
+            raise SystemExit(130) from None  # the first process of the machine says it
+        raise
     except Exception as error:
         if any(echo in str(error) for echo in _ECHOES):
             time.sleep(ECHO_SECONDS)  # usually the launcher ends this process meanwhile
@@ -104,7 +139,9 @@ def _start(processes: Processes, num_machines: int, machine_rank: int, dist_url:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what failed is said below, once
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what failed is said below, once
     if not on_gpu:
         threads = max(1, (os.cpu_count() or 1) // processes.per_machine)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
@@ -147,5 +184,5 @@ def _meeting_point(num_machines: int, machine_rank: int, dist_url: str) -> dict[
         "rdzv_backend": "static",
         "rdzv_endpoint": dist_url.removeprefix("tcp://"),
         "rdzv_configs": {"rank": machine_rank},
-        "run_id": dist_url,
+        "run_id": "machines",
     }
