@@ -8,6 +8,7 @@ import sys
 import pytest
 from conftest import REPOSITORY
 from pycocotools.coco import COCO
+from terminal import lines, run_in_terminal
 
 TOOL = REPOSITORY / "tools" / "make_coco_subset.py"
 
@@ -122,3 +123,14 @@ def test_as_a_user_starts_it(source, tmp_path):
     args = ["--json", str(source), "--num-images", "5", "--output", str(tmp_path / "out.json")]
     done = subprocess.run([sys.executable, str(TOOL), *args], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "digest" in done.stdout and len(list(tmp_path.iterdir())) == 2
+
+
+def test_its_steps_on_a_terminal(source, tmp_path):
+    out = tmp_path / "out.json"
+    command = [sys.executable, str(TOOL), "--json", str(source), "--num-images", "5", "--output", str(out)]
+    status, shown = run_in_terminal(command)
+    assert status == 0
+    steps = [line for line in lines(shown) if line.startswith("out.json ")]
+    for step in (f"0/3 -:--:-- reading {source}"[:40], "1/3 -:--:-- choosing", "2/3", "3/3"):
+        assert any(step in line for line in steps)
+    assert json.loads(out.read_text())["images"]

@@ -1,15 +1,18 @@
 """Sweep files expand to runs that train_net.py takes, and a run's files say how far it is."""
 
+import importlib.util
 import json
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import REPOSITORY, SHORT_RUN, TOY_CONFIG
+from terminal import Terminal
 from test_tools import run_tool
 
-from rethink_pretrain.analysis.sweeps import State, read_state, read_sweep
+from rethink_pretrain.analysis.sweeps import Run, State, read_state, read_sweep
 from rethink_pretrain.config import load_config
 from rethink_pretrain.errors import UserError
 
@@ -106,6 +109,12 @@ class TestState:
         rows = [{"iteration": 4, "bbox/AP": 20.0}, {"iteration": 9, "bbox/AP": 30.0, "segm/AP": 25.0}]
         assert read_state(write_run(tmp_path / "run", end=10, rows=rows)) == State("finished", 10, 10, 30.0)
 
+    def test_stopped_early(self, tmp_path):
+        run = write_run(tmp_path / "run", end=6, rows=[{"iteration": 5, "bbox/AP": 20.0}])
+        session = {"start_iter": 0, "end_iter": 6, "ended": "stopped: bbox/AP no longer rises"}
+        (run / "run.json").write_text(json.dumps({"sessions": [session]}))
+        assert read_state(run) == State("finished", 6, 10, 20.0)
+
     def test_died_in_its_last_evaluation(self, tmp_path):
         rows = [{"iteration": 4, "bbox/AP": 20.0}, {"iteration": 9, "total_loss": 1.0}]
         assert read_state(write_run(tmp_path / "run", end=10, rows=rows)).kind == "unfinished"
@@ -118,6 +127,49 @@ class TestState:
         run = write_run(tmp_path / "run", rows=[{"iteration": 3, "total_loss": 1.0}])
         (run / "run.json").write_text('{"sessions": [')
         assert read_state(run).kind == "unfinished"
+
+
+class TestExecuteOne:
+    """With a script in place of the training; it writes one row at a time."""
+
+    SCRIPT = """
+        import json, pathlib, sys, time
+        output = pathlib.Path(sys.argv[1])
+        output.mkdir()
+        (output / "config.yaml").write_text("SOLVER: {MAX_ITER: 10}")
+        for iteration in (3, 9):
+            with (output / "metrics.json").open("a") as file:
+                print(json.dumps({"iteration": iteration}), file=file)
+            time.sleep(0.3)
+        print("said")
+        raise SystemExit(int(sys.argv[2]))
+    """
+
+    @pytest.fixture
+    def execute(self, tmp_path, monkeypatch):
+        """Execute the script as a run called r that ends with the given status."""
+        spec = importlib.util.spec_from_file_location("sweep", REPOSITORY / "tools" / "sweep.py")
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        monkeypatch.setattr(tool, "POLL_SECONDS", 0.05)
+        monkeypatch.setattr("rethink_pretrain.progress.REDRAW_PERIOD", 0)
+        (tmp_path / "script.py").write_text(textwrap.dedent(self.SCRIPT))
+        run = Run("r", TOY_CONFIG, [], tmp_path / "r")
+        return lambda status: tool.execute_one(
+            run, [str(tmp_path / "script.py"), str(run.output), str(status)]
+        )
+
+    def test_a_bar_over_its_iterations(self, execute, tmp_path):
+        with Terminal() as terminal:
+            execute(0)
+        shown = [" ".join(line.split()[2:3]) for line in terminal.lines]
+        assert shown[0] == "0/?" and "4/10" in shown and shown[-1] == "10/10"
+        assert (tmp_path / "r.log").read_text() == "said\n"
+
+    def test_failure(self, execute, capsys):
+        with pytest.raises(UserError, match=r"r ended with status 2; all it said is in .*r\.log"):
+            execute(2)
+        assert capsys.readouterr().err == "  said\n"
 
 
 class TestTool:

@@ -7,13 +7,10 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")  # works without a display
-import matplotlib.patheffects
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from PIL import Image
-from pycocotools import mask as mask_util
 
+from .draw import draw_objects
 from .runs import series
 
 METRIC_STYLES = {"bbox/AP": ("box AP", "#0072b2"), "segm/AP": ("mask AP", "#d55e00")}
@@ -25,9 +22,6 @@ LOSS_STYLES = {
     "loss_rpn_cls": ("RPN objectness", "#009e73"),
     "loss_rpn_loc": ("RPN regression", "#e69f00"),
 }
-# Bright ones without grey, which would vanish on a photograph.
-_CATEGORY_COLORS = ("#ff4b4b", "#35c759", "#ffd60a", "#4d8dff", "#ff8c1a", "#c44dff", "#32e0e0", "#ff4dc4")
-_OUTLINE = [matplotlib.patheffects.withStroke(linewidth=2.5, foreground="black")]
 
 
 def plot_curve(rows: list[dict[str, float]], path: str | Path, title: str = "") -> None:
@@ -101,59 +95,11 @@ def plot_predictions(
     for index, image in enumerate(chosen):
         pixels = np.asarray(Image.open(Path(image_folder, image["file_name"])).convert("RGB"))
         found = [p for p in predictions if p["image_id"] == image["id"] and p["score"] >= min_score]
-        _draw(cells[2 * index], pixels, by_image[image["id"]], names, f"ground truth, image {image['id']}")
-        _draw(cells[2 * index + 1], pixels, found, names, f"predictions with score >= {min_score:g}")
+        for axes, objects, title in (
+            (cells[2 * index], by_image[image["id"]], f"ground truth, image {image['id']}"),
+            (cells[2 * index + 1], found, f"predictions with score >= {min_score:g}"),
+        ):
+            axes.imshow(draw_objects(pixels, objects, names))
+            axes.set_title(title, fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def _draw(axes: Axes, pixels: np.ndarray, objects: list[dict], names: dict[int, str], title: str) -> None:
-    """The image with a mask, a box and a label for every object; all of COCO's segmentation forms."""
-    height, width = pixels.shape[:2]
-    axes.imshow(pixels, interpolation="nearest")
-    axes.set_title(title, fontsize=9)
-    for item in objects:
-        crowd = item.get("iscrowd", 0)
-        index = sorted(names).index(item["category_id"]) % len(_CATEGORY_COLORS)
-        color = to_rgb("white" if crowd else _CATEGORY_COLORS[index])
-        if "segmentation" in item:
-            mask = _decode(item["segmentation"], height, width)
-            axes.imshow(np.dstack([np.broadcast_to(color, (height, width, 3)), mask * 0.35]))
-        x, y, box_width, box_height = item["bbox"]
-        axes.add_patch(
-            plt.Rectangle(
-                (x - 0.5, y - 0.5),
-                box_width,
-                box_height,
-                fill=False,
-                edgecolor=color,
-                linewidth=1.4,
-                hatch="//" if crowd else None,
-            )
-        )
-        label = "crowd" if crowd else names[item["category_id"]]
-        if "score" in item:
-            label += f" {100 * item['score']:.0f}%"
-        # Inside the picture: above the box or else below it, from its left side or else from its right.
-        above, left = y > 8, x < 0.6 * width
-        axes.text(
-            x if left else x + box_width,
-            y - 1 if above else y + box_height + 1,
-            label,
-            fontsize=7,
-            color="white",
-            ha="left" if left else "right",
-            va="bottom" if above else "top",
-            path_effects=_OUTLINE,
-        )
-
-
-def _decode(segmentation: list | dict, height: int, width: int) -> np.ndarray:
-    """Mask of 0 and 1, (H, W), from polygons, uncompressed RLE or compressed RLE."""
-    if isinstance(segmentation, list):
-        rle = mask_util.merge(mask_util.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        rle = mask_util.frPyObjects(segmentation, height, width)
-    else:
-        rle = segmentation
-    return mask_util.decode(rle)

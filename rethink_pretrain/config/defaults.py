@@ -68,6 +68,8 @@ def add_rethink_config(cfg: CfgNode) -> None:
 
     # What a run shows and keeps beside the host's metrics.
     cfg.RETHINK.WATCH = CfgNode()
+    # Iterations between two rows of metrics.json and two log lines.
+    cfg.RETHINK.WATCH.LOG_PERIOD = 20
     # Validation images drawn for TensorBoard at each evaluation, predictions beside the truth; 0 is none.
     cfg.RETHINK.WATCH.IMAGES = 4
     # Iterations between histograms of weights and gradients in TensorBoard; 0 is none.

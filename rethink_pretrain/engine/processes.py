@@ -73,7 +73,7 @@ def rank_variables(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def first_host(nodelist: str) -> str:
     """ "node07" of SLURM's "node[07-09,12],gpu1"."""
-    match = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\](\w*))?", nodelist)
+    match = re.match(r"([^\[,]+)(?:\[(\w+)[^\]]*\]([^,]*))?", nodelist)
     if match is None:
         raise UserError(f"Cannot read the machines of SLURM_STEP_NODELIST {nodelist!r}. Set MASTER_ADDR.")
     return "".join(part or "" for part in match.groups())

@@ -1,5 +1,6 @@
 """Where what is looked at comes from: the folder of a run, the files of a data set, an image file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ from ..data.datasets.coco_json import read_coco_json
 from ..data.images import read_stored
 from ..errors import UserError
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # as PIL has them
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # as PIL has them
 
 
-def load_run(folder: Path) -> CfgNode:
-    """The config of the run in `folder`, wherever the folder is now. Raises `UserError` if there is none."""
+def load_run(folder: Path, overlays: Sequence[str] = (), opts: Sequence[str] = ()) -> CfgNode:
+    """The config of the run in `folder`, wherever that is now, then `overlays` and KEY VALUE pairs.
+
+    Raises `UserError` where there is none.
+    """
     if not folder.is_dir():
         raise UserError(f"There is no folder {str(folder)!r}.")
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{str(folder)!r} holds no run: config.yaml is missing. Give the OUTPUT_DIR of one.")
-    return load_config(folder / "config.yaml", opts=["OUTPUT_DIR", str(folder)])
+    return load_config(folder / "config.yaml", overlays, [*opts, "OUTPUT_DIR", str(folder)])
 
 
 def find_results(folder: Path) -> Path:
@@ -33,7 +37,7 @@ def find_results(folder: Path) -> Path:
     path = folder / "inference" / "coco_instances_results.json"
     if not path.is_file():
         raise UserError(
-            f"{path} is missing: the run was not evaluated. Do that with "
+            f"{path} is missing: the run was not evaluated, or not on COCO's format. Evaluate it with "
             f"tools/train_net.py --config-file {folder / 'config.yaml'} --eval-only --resume."
         )
     return path
@@ -78,6 +82,6 @@ def read_picture(path: str | Path) -> np.ndarray:
             return read_image(str(path), "RGB")
     except UnidentifiedImageError:
         pass  # .npy, and TIFF of many channels
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
     return as_rgb(read_stored(str(path)))

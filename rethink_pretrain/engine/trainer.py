@@ -34,8 +34,6 @@ from .unwrap import distribute
 
 logger = logging.getLogger(__name__)
 
-WRITER_PERIOD = 20  # iterations between two rows of metrics.json or log lines; the host's value
-
 
 class Trainer(DefaultTrainer):
     """Trains and evaluates what a resolved config describes, on any number of processes.
@@ -91,14 +89,15 @@ class Trainer(DefaultTrainer):
             ret.append(hooks.EvalHook(0, self._evaluate_tta))  # at the end alone: it costs many times as much
         if main:
             # They see the evaluation's metrics; the record comes last, because it counts what all this cost.
-            ret.append(hooks.PeriodicWriter(self.build_writers(), WRITER_PERIOD))
+            ret.append(hooks.PeriodicWriter(self.build_writers(), cfg.RETHINK.WATCH.LOG_PERIOD))
             ret.append(self._build_progress())
             ret.append(RunRecord(cfg))
         return [hook for hook in ret if hook]
 
     def _build_progress(self) -> HookBase:
         writer = build_progress_writer(self.max_iter)
-        return hooks.PeriodicWriter([writer], 1 if isinstance(writer, ProgressBar) else WRITER_PERIOD)
+        on_terminal = isinstance(writer, ProgressBar)
+        return hooks.PeriodicWriter([writer], 1 if on_terminal else self.cfg.RETHINK.WATCH.LOG_PERIOD)
 
     def _evaluate(self) -> dict[str, Any]:
         self._last_eval_results = self.test(self.cfg, self.model)

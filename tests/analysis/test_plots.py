@@ -3,9 +3,8 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools import mask as mask_util
 
-from rethink_pretrain.analysis.plots import _decode, learning_rate_drops, plot_curve, plot_predictions
+from rethink_pretrain.analysis.plots import learning_rate_drops, plot_curve, plot_predictions
 
 ROWS = [
     {"iteration": 19, "total_loss": 3.0, "loss_cls": 1.0, "lr": 0.1},
@@ -33,18 +32,6 @@ def test_curve_of_a_run_that_was_not_evaluated(tmp_path):
 
 def test_learning_rate_drops():
     assert learning_rate_drops(ROWS) == [59]
-
-
-def test_decode_agrees_over_all_three_forms_of_coco():
-    square = [[2.0, 1.0, 6.0, 1.0, 6.0, 5.0, 2.0, 5.0]]
-    mask = np.zeros((8, 10), dtype=np.uint8)
-    mask[1:5, 2:6] = 1
-    compressed = mask_util.encode(np.asfortranarray(mask))
-    columns = mask.ravel(order="F")
-    counts = np.diff(np.flatnonzero(np.diff(np.r_[2, columns, 2])))
-    uncompressed = {"counts": counts.tolist(), "size": [8, 10]}
-    for form in (square, compressed, uncompressed):
-        assert np.array_equal(_decode(form, 8, 10), mask)
 
 
 @pytest.mark.parametrize("predictions", [True, False])

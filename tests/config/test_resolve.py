@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 
-from rethink_pretrain.config import add_rethink_config, load_config, resolve
+from rethink_pretrain.config import add_rethink_config, load_config, resolve, scale_to
 from rethink_pretrain.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -25,6 +26,10 @@ def make_cfg(schedule: str, **solver) -> CfgNode:
 def solver_of(cfg: CfgNode) -> tuple:
     solver = cfg.SOLVER
     return solver.MAX_ITER, solver.STEPS, solver.BASE_LR, solver.WARMUP_ITERS
+
+
+def periods(cfg: CfgNode) -> tuple[int, int]:
+    return cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD
 
 
 def values(cfg: CfgNode) -> dict:
@@ -162,3 +167,85 @@ class TestContradictions:
     def test_batch(self, batch):
         with pytest.raises(UserError, match=f"SOLVER.IMS_PER_BATCH is {batch}; it must be at least 1."):
             resolve(make_cfg("6x", IMS_PER_BATCH=batch))
+
+
+class TestPeriods:
+    """Of evaluation and checkpoints: as many images between two of them, whatever the batch."""
+
+    @pytest.mark.parametrize(
+        ("batch", "expected"), [(16, (20_000, 5000)), (64, (5000, 1250)), (2, (160_000, 40_000))]
+    )
+    def test_follow_the_batch(self, batch, expected):
+        cfg = load_config(CONFIGS / "scratch_6x.yaml", opts=["SOLVER.IMS_PER_BATCH", str(batch)])
+        assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == expected
+
+    def test_set_by_hand_stay(self):
+        opts = ["TEST.EVAL_PERIOD", "123", "SOLVER.CHECKPOINT_PERIOD", "7", "SOLVER.IMS_PER_BATCH", "64"]
+        cfg = load_config(CONFIGS / "scratch_6x.yaml", opts=[*opts, "RETHINK.IMAGES_PER_GPU", "2"])
+        scale_to(cfg, 4)
+        assert periods(cfg) == (123, 7)
+
+    def test_are_never_zero(self):
+        opts = ["SOLVER.IMS_PER_BATCH", "64", "RETHINK.REFERENCE_EVAL_PERIOD", "1"]
+        assert load_config(CONFIGS / "scratch_6x.yaml", opts=opts).TEST.EVAL_PERIOD == 1
+
+    def test_of_the_host_stay_without_a_reference(self):
+        cfg = make_cfg("6x", IMS_PER_BATCH=64)
+        resolve(cfg)
+        assert periods(cfg) == (0, 5000)
+
+
+class TestScale:
+    @pytest.mark.parametrize("gpus", [1, 2, 4, 8, 16, 64])
+    @pytest.mark.parametrize("images", [1, 2, 4])
+    def test_is_the_linear_rule(self, gpus, images):
+        """By hand: 6x is 8,640,000 images at 0.02 / 16 per image, drops after 7,680,000 and 8,320,000."""
+        cfg = load_config(CONFIGS / "scratch_6x.yaml", opts=["RETHINK.IMAGES_PER_GPU", str(images)])
+        scale_to(cfg, gpus)
+        batch = gpus * images
+        found = cfg.SOLVER.IMS_PER_BATCH
+        assert found == batch
+        assert solver_of(cfg) == (
+            8_640_000 // batch,
+            (7_680_000 // batch, 8_320_000 // batch),
+            pytest.approx(0.00125 * batch),
+            round(8000 / batch),
+        )
+        assert periods(cfg) == (round(320_000 / batch), round(80_000 / batch))
+
+    def test_9x_on_32_gpus_is_detectron2s_own_file(self):
+        host = get_cfg()
+        host.merge_from_file(model_zoo.get_config_file("Misc/scratch_mask_rcnn_R_50_FPN_9x_gn.yaml"))
+        cfg = load_config(CONFIGS / "scratch_9x.yaml", opts=["RETHINK.IMAGES_PER_GPU", "2"])
+        scale_to(cfg, 32)
+        keys = ("IMS_PER_BATCH", "MAX_ITER", "STEPS", "BASE_LR")
+        assert [cfg.SOLVER[key] for key in keys] == [host.SOLVER[key] for key in keys]
+
+    def test_twice_is_once(self):
+        cfg = load_config(CONFIGS / "scratch_6x.yaml", opts=["RETHINK.IMAGES_PER_GPU", "2"])
+        scale_to(cfg, 64)
+        once = values(cfg)
+        scale_to(cfg, 64)
+        resolve(cfg)
+        assert values(cfg) == once
+
+    def test_a_number_of_processes_alone_changes_nothing(self):
+        cfg = load_config(CONFIGS / "scratch_6x.yaml")
+        before = values(cfg)
+        scale_to(cfg, 64)
+        assert values(cfg) == before
+
+    @pytest.mark.parametrize(
+        ("opts", "message"),
+        [
+            (
+                ["RETHINK.IMAGES_PER_GPU", "2", "RETHINK.SCHEDULE", ""],
+                "IMAGES_PER_GPU needs RETHINK.SCHEDULE",
+            ),
+            (["SOLVER.REFERENCE_WORLD_SIZE", "8"], "REFERENCE_WORLD_SIZE is for a solver set by hand"),
+        ],
+    )
+    def test_contradictions_are_refused(self, opts, message):
+        cfg = load_config(CONFIGS / "scratch_6x.yaml", opts=opts)
+        with pytest.raises(UserError, match=message):
+            scale_to(cfg, 8)

@@ -52,13 +52,10 @@ def test_order_of_the_channels_is_the_formats(tmp_path, image_format):
 def test_pixels_weigh_the_same_in_images_of_any_size(tmp_path):
     for name, size, value in (("a.npy", 1, 0), ("b.npy", 3, 100)):
         np.save(tmp_path / name, np.full((size, size, 4), value, np.uint16))
-    progress = []
-    result = measure_pixels(
-        [str(tmp_path / "a.npy"), str(tmp_path / "b.npy")], "RAW", lambda *args: progress.append(args)
-    )
+    result = measure_pixels((str(tmp_path / name) for name in ("a.npy", "b.npy")), "RAW")
     assert result.mean == pytest.approx((90.0,) * 4)  # 9 of 10 pixels
     assert result.std == pytest.approx((30.0,) * 4)  # sqrt(0.9 * 0.1) * 100
-    assert progress == [(1, 2), (2, 2)]
+    assert result.num_images == 2
 
 
 def test_bit_depths_are_told(tmp_path):

@@ -11,9 +11,11 @@ import shapely
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from terminal import Terminal
 
 from rethink_pretrain.data.datasets import toy, toy_render
 from rethink_pretrain.errors import UserError
+from rethink_pretrain.progress import Task
 
 TOOL = Path(__file__).parents[2] / "tools" / "make_toy_dataset.py"
 ARGUMENTS = {"num_train": 3, "num_val": 1, "image_size": 64, "seed": 0, "num_workers": 1}
@@ -259,20 +261,28 @@ class TestFolder:
         assert second["images"] == 4
         assert second["objects"] == first["objects"] > 0
 
-    def test_interrupted_set_is_not_complete_and_can_be_completed(self, tmp_path):
-        def interrupt(done: int, total: int) -> None:
-            if done == 2:
-                raise KeyboardInterrupt
+    def test_interrupted_set_is_not_complete_and_can_be_completed(self, tmp_path, monkeypatch):
+        class Interrupting(Task):
+            def advance(self, n: int = 1, status: str = "") -> None:
+                super().advance(n, status)
+                if self.done == 2:
+                    raise KeyboardInterrupt
 
         half, whole = tmp_path / "half", tmp_path / "whole"
-        with pytest.raises(KeyboardInterrupt):
-            toy.make_toy_dataset(half, **ARGUMENTS, progress=interrupt)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("rethink_pretrain.progress.Task", Interrupting)
+            toy.make_toy_dataset(half, **ARGUMENTS)
         assert not (half / "train.json").exists()
         with pytest.raises(UserError, match="seed=0"):
             toy.make_toy_dataset(half, **{**ARGUMENTS, "seed": 1})
         assert not toy.make_toy_dataset(half, **ARGUMENTS)["already_there"]
         toy.make_toy_dataset(whole, **ARGUMENTS)
         assert contents(half) == contents(whole)
+
+    def test_a_bar_counts_the_pictures_of_all_workers(self, tmp_path):
+        with Terminal() as terminal:
+            toy.make_toy_dataset(tmp_path, **{**ARGUMENTS, "num_workers": 2})
+        assert terminal.lines[0].startswith("Drawing") and " 4/4 " in terminal.lines[-1]
 
     def test_lost_pictures_are_drawn_again(self, tmp_path):
         toy.make_toy_dataset(tmp_path, **ARGUMENTS)
@@ -328,8 +338,7 @@ def test_tool(tmp_path, monkeypatch, capsys):
         runpy.run_path(str(TOOL), run_name="__main__")
         return capsys.readouterr().out
 
-    assert "6/6 images" in (first := run())
-    assert f"Wrote {tmp_path}: 6 images" in first
+    assert f"Wrote {tmp_path}: 6 images" in (first := run())
     assert "Next: python tools/train_net.py" in first
     assert "Already there" in run()
     with pytest.raises(SystemExit, match="1"):

@@ -10,10 +10,10 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from doctor_cases import only, toy_cfg
-from fvcore.common.checkpoint import PeriodicCheckpointer
 from torch import nn
 
 from rethink_pretrain.engine import Trainer
+from rethink_pretrain.engine.checkpoints import Checkpoints
 from rethink_pretrain.engine.doctor import (
     count_images,
     examine,
@@ -38,19 +38,19 @@ class TestDisk:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
 
     def test_too_small(self, cfg, model, monkeypatch):
-        """The toy run keeps one file per 175 of 700 iterations, and model_final."""
+        """The toy run keeps one file per 175 of 700 iterations, the last as model_final."""
         assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD) == (700, 175)
-        self.free(monkeypatch, 5, model)
+        self.free(monkeypatch, 4, model)
         assert examine(cfg, model) == []
-        self.free(monkeypatch, 4.9, model)
+        self.free(monkeypatch, 3.9, model)
         findings = examine(cfg, model)
-        only(findings, "stop", "5 checkpoints of 0.03 GB", "SOLVER.CHECKPOINT_PERIOD to 234 or more")
+        only(findings, "stop", "4 checkpoints of 0.03 GB", "SOLVER.CHECKPOINT_PERIOD to 234 or more")
         cfg.SOLVER.CHECKPOINT_PERIOD = 234
         assert examine(cfg, model) == []
 
     def test_what_an_earlier_session_wrote_is_not_needed_again(self, cfg, model, monkeypatch, tmp_path):
         (tmp_path / "model_0000174.pth").touch()
-        self.free(monkeypatch, 4, model)
+        self.free(monkeypatch, 3, model)
         assert examine(cfg, model) == []
 
     def test_no_room_at_all(self, cfg, model, monkeypatch, tmp_path):
@@ -62,17 +62,22 @@ class TestDisk:
         self.free(monkeypatch, 0, model)
         assert examine(cfg, model, output_dir="s3://bucket/run") == []
 
-    def test_the_number_is_that_of_the_hosts_checkpointer(self, cfg, model):
+    @pytest.mark.parametrize("period", [1, 3, 5, 9, 10, 20, 0])
+    def test_the_number_is_that_of_the_hook(self, cfg, model, period):
         saved = []
-        fake = SimpleNamespace(save=lambda name, **_: saved.append(name), path_manager=None)
+        hook = Checkpoints(SimpleNamespace(save=lambda name, **_: saved.append(name)), period)
+        for iteration in range(10):
+            hook.trainer = SimpleNamespace(iter=iteration, max_iter=10, ended="")
+            hook.after_step()
+        cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = 10, period
         patient = Patient(cfg, model, None, None, 1, None, None)
-        for period, length in ((3, 10), (5, 10), (20, 10)):
-            saved.clear()
-            host = PeriodicCheckpointer(fake, period, length)
-            for iteration in range(length):
-                host.step(iteration)
-            cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD = length, period
-            assert recipe.checkpoint_count(patient) == len(saved)
+        assert recipe.checkpoint_count(patient) == len(saved) and saved[-1] == "model_final"
+
+    def test_the_best_is_one_more(self, cfg, model):
+        patient = Patient(cfg, model, None, None, 1, None, None)
+        before = recipe.checkpoint_count(patient)
+        cfg.RETHINK.WATCH.BEST_METRIC = "bbox/AP"
+        assert recipe.checkpoint_count(patient) == before + 1
 
     def test_the_size_is_that_of_the_file(self, model, tmp_path):
         model.backbone.bottom_up.stem.requires_grad_(False)
@@ -84,6 +89,24 @@ class TestDisk:
         torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "file")
         size = (tmp_path / "file").stat().st_size
         assert recipe.checkpoint_bytes(model) == pytest.approx(size, rel=0.01)
+
+
+class TestBatch:
+    @pytest.mark.parametrize("batch", [16, 64])
+    def test_published_ones(self, cfg, model, batch):
+        cfg.SOLVER.IMS_PER_BATCH = batch
+        assert recipe.check_batch(Patient(cfg, model, None, None, 1, None, None)) == []
+
+    def test_beyond(self, cfg, model):
+        cfg.SOLVER.IMS_PER_BATCH = 128
+        findings = recipe.check_batch(Patient(cfg, model, None, None, 1, None, None))
+        only(
+            findings,
+            "warn",
+            "128 images per step",
+            "is 64 (Detectron2's 9x, box AP 43.7)",
+            "IMS_PER_BATCH to 64",
+        )
 
 
 class TestMissingNorms:

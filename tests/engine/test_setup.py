@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from rethink_pretrain.config import load_config
-from rethink_pretrain.engine import Trainer, prepare, start
+from rethink_pretrain.engine import Processes, Trainer, prepare, start
 from rethink_pretrain.engine.run_record import read_run_record
 from rethink_pretrain.engine.setup import pick_device
 from rethink_pretrain.errors import UserError, one_line_errors
@@ -33,12 +33,52 @@ def test_another_run_in_the_folder_is_not_overwritten(short_cfg):
 
 def test_a_batch_that_does_not_divide_is_refused(short_cfg):
     with pytest.raises(UserError, match="IMS_PER_BATCH 2 does not divide by 3"):
-        prepare(short_cfg, "a.yaml", num_machines=3)
+        prepare(short_cfg, "a.yaml", Processes(3, 1))
 
 
 def test_more_processes_than_gpus_are_refused(short_cfg):
-    with pytest.raises(UserError, match=r"--num-gpus 99, but (none|\d+) visible"):
-        prepare(short_cfg, "a.yaml", num_gpus=99)
+    short_cfg.MODEL.DEVICE, short_cfg.SOLVER.IMS_PER_BATCH = "auto", 99
+    with pytest.raises(UserError, match=r"99 processes per machine, but (no|\d+) GPUs visible here"):
+        prepare(short_cfg, "a.yaml", Processes(99, 99))
+    short_cfg.MODEL.DEVICE = "cpu"
+    prepare(short_cfg, "a.yaml", Processes(99, 99))
+
+
+def test_images_per_gpu_make_the_batch(short_cfg):
+    short_cfg.RETHINK.IMAGES_PER_GPU = 2
+    prepare(short_cfg, "a.yaml", Processes(2, 2))
+    assert (short_cfg.SOLVER.IMS_PER_BATCH, short_cfg.SOLVER.MAX_ITER) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("variables", "job", "expected"),
+    [
+        ({"TORCHELASTIC_RUN_ID": "a", "TORCHELASTIC_RESTART_COUNT": "1"}, "", True),
+        ({"SLURM_RESTART_COUNT": "2"}, "", True),
+        ({"TORCHELASTIC_RUN_ID": "a", "TORCHELASTIC_RESTART_COUNT": "0"}, "torchrun a", True),
+        ({"TORCHELASTIC_RUN_ID": "a", "TORCHELASTIC_RESTART_COUNT": "0"}, "torchrun b", False),
+        ({"TORCHELASTIC_RUN_ID": "none"}, "torchrun none", False),
+        ({}, "", False),
+    ],
+)
+def test_a_job_that_starts_again_resumes_by_itself(short_cfg, monkeypatch, variables, job, expected):
+    for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    folder = Path(short_cfg.OUTPUT_DIR)
+    folder.mkdir()
+    write_json(folder / "run.json", {"sessions": [{"job": job}]})
+    assert prepare(short_cfg, "a.yaml") is expected
+
+
+def test_a_resumed_run_keeps_the_seed_that_was_drawn(short_cfg):
+    folder = Path(short_cfg.OUTPUT_DIR)
+    folder.mkdir()
+    write_json(folder / "run.json", {"sessions": [{"seed": 12345}]})
+    short_cfg.SEED = -1
+    start(short_cfg, argparse.Namespace(config_file="", eval_only=False, resume=True))
+    assert short_cfg.SEED == 12345
 
 
 def test_evaluation_of_nothing_is_refused(short_cfg):
@@ -65,7 +105,7 @@ def test_unknown_data_set_lists_the_registered_ones(short_cfg):
 def test_config_yaml_can_be_trained_from_again(short_cfg):
     """It keeps DEVICE auto for the next machine; the seed that was drawn is in it."""
     short_cfg.MODEL.DEVICE, short_cfg.SEED = "auto", -1
-    start(short_cfg, argparse.Namespace(config_file="", eval_only=False))
+    start(short_cfg, argparse.Namespace(config_file="", eval_only=False, resume=False))
     assert short_cfg.is_frozen()
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert Trainer.build_model(short_cfg).device.type == expected
@@ -76,7 +116,7 @@ def test_config_yaml_can_be_trained_from_again(short_cfg):
 
 
 def test_brief_keeps_the_dump_of_the_config_off_the_screen(short_cfg, capsys):
-    start(short_cfg, argparse.Namespace(config_file="", eval_only=False), brief=True)
+    start(short_cfg, argparse.Namespace(config_file="", eval_only=False, resume=False), brief=True)
     logging.getLogger("detectron2.utils.events").info("progress")
     logging.getLogger("detectron2.data").warning("look out")
     shown = capsys.readouterr().out

@@ -1,6 +1,5 @@
 """Checks of norms, batch, learning rate, length and disk against what the paper did."""
 
-import math
 import shutil
 from pathlib import Path
 
@@ -157,18 +156,19 @@ def check_disk(patient: Patient) -> list[Finding]:
         f"{wanted - written} checkpoints of {size / 1e9:.2f} GB need {needed / 1e9:.1f} GB, "
         f"but {free / 1e9:.1f} GB are free at {str(folder)!r}."
     )
-    room = free // size + written - 1  # one is model_final
+    room = free // size + written - bool(patient.cfg.RETHINK.WATCH.BEST_METRIC)
     if room < 1:
         return [Finding(STOP, what, "choose an OUTPUT_DIR with more space.")]
-    period = math.ceil(patient.cfg.SOLVER.MAX_ITER / room)
+    period = (patient.cfg.SOLVER.MAX_ITER - 1) // room + 1
     fix = f"set SOLVER.CHECKPOINT_PERIOD to {period} or more, or choose an OUTPUT_DIR with more space."
     return [Finding(STOP, what, fix)]
 
 
 def checkpoint_count(patient: Patient) -> int:
-    """How many files the host's PeriodicCheckpointer leaves: one per period, and model_final."""
+    """How many files a run leaves: one per period but for the last, model_final and perhaps model_best."""
     solver = patient.cfg.SOLVER
-    return solver.MAX_ITER // max(solver.CHECKPOINT_PERIOD, 1) + 1
+    periodic = (solver.MAX_ITER - 1) // solver.CHECKPOINT_PERIOD if solver.CHECKPOINT_PERIOD > 0 else 0
+    return periodic + 1 + bool(patient.cfg.RETHINK.WATCH.BEST_METRIC)
 
 
 def checkpoint_bytes(model: nn.Module) -> int:
