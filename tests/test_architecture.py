@@ -16,8 +16,9 @@ MAY_IMPORT = {
     "checkpoint": {"compat", "errors", "files"},
     "compat": set(),
     "config": {"compat", "errors", "layers", "solver"},
-    "data": {"compat", "errors", "files"},
+    "data": {"compat", "errors", "files", "progress"},
     "engine": {
+        "analysis",
         "checkpoint",
         "compat",
         "config",
@@ -26,17 +27,19 @@ MAY_IMPORT = {
         "evaluation",
         "files",
         "modeling",
+        "progress",
         "solver",
     },
     "errors": set(),
     "files": {"errors"},
-    "evaluation": {"compat", "data", "errors", "files"},
+    "evaluation": {"compat", "data", "errors", "files", "progress"},
     "layers": {"compat", "errors"},
     "modeling": {"compat", "errors", "layers"},
+    "progress": set(),
     "solver": {"errors"},
 }
 # Arithmetic and file reading, tested in milliseconds and usable where no detector runs.
-WITHOUT_TORCH = {"analysis", "errors", "files", "solver"}
+WITHOUT_TORCH = {"analysis", "errors", "files", "progress", "solver"}
 HEAVY = {"torch", "torchvision", "detectron2", "fvcore"}
 
 

@@ -235,3 +235,22 @@ def test_torchrun_restarts_a_killed_run_to_the_same_end(one, tmp_path, seed):
     out = kill_one_and_let_torchrun_restart(tmp_path / "run", at, rank)
     assert "Training from iteration 0" in out and out.count("Training from iteration") == 2
     assert same(weights(tmp_path / "run"), weights(one))
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_step_and_a_resume_goes_on_behind_it(one, tmp_path, signum, status):
+    output = tmp_path / "run"
+    process = start(command(output, "--num-gpus", "2"))
+    wait_for(lambda: iteration(output) >= 7, process)
+    pids = children(process.pid)
+    os.killpg(process.pid, signum)  # as a terminal or a batch system does
+    code, out, err = finish(process)
+    assert code == status and "Traceback" not in err, err
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    (session,) = json.loads((output / "run.json").read_text())["sessions"]
+    assert session["ended"] == "interrupted" and 7 <= session["end_iter"] < ITERATIONS
+
+    code, out, err = finish(start(command(output, "--resume", "--num-gpus", "2")))
+    assert code == 0, err
+    assert f"Training from iteration {session['end_iter']}:" in out
+    assert same(weights(output), weights(one))

@@ -71,12 +71,17 @@ def test_the_hosts_own_warnings_are_not_shown(tmp_path):
         ("check_configs.py", "--update"),
         ("demo.py", "--output"),
         ("doctor.py", "--no-weights"),
+        ("launch_slurm.py", "--max-requeues"),
         ("make_coco_subset.py", "--stratified"),
         ("make_tables.py", "--check"),
         ("make_toy_dataset.py", "--image-size"),
         ("measure_pixels.py", "--num-images"),
+        ("predict.py", "--min-score"),
+        ("simulate_scaling.py", "--assume"),
+        ("status.py", "--json"),
         ("sweep.py", "--status"),
         ("train_net.py", "--config-file"),
+        ("visualize.py", "predictions"),
     ],
 )
 def test_help_needs_no_heavy_import(name, flag):

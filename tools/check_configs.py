@@ -51,12 +51,12 @@ def check(config: Path, known: dict) -> tuple[dict, list[str], list[str]]:
 def check_all(configs: list[Path], paper) -> tuple[dict[str, dict], list[str]]:
     """Print a line for each as it is done; golden entries and problems."""
     from rethink_pretrain.errors import UserError
+    from rethink_pretrain.progress import track
 
-    known, entries, problems = {}, {}, []
-    width = max(len(name_of(config)) for config in configs)
+    known, entries, problems, width = {}, {}, [], max(len(name_of(config)) for config in configs)
     row = f"{{:<{width}}}  {{:>8}} {{:>8}}  {{:<22}} {{:>8}}  {{:<60}} {{}}".format
     print(row("config", "params/M", "frozen/M", "norms", "GFLOPs", "schedule", "experiment"))
-    for config in configs:
+    for config in track(configs, "Building"):
         name = name_of(config)
         try:
             entries[name], cells, found = check(config, known)

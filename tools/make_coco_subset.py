@@ -82,6 +82,7 @@ def main() -> None:
     gc.disable()
     from rethink_pretrain.errors import UserError, one_line_errors
     from rethink_pretrain.files import write_text
+    from rethink_pretrain.progress import progress
 
     with one_line_errors():
         output = Path(args.output)
@@ -89,11 +90,19 @@ def main() -> None:
             raise UserError(f"{output} is there already. Choose another --output, or add --overwrite.")
         if not output.parent.is_dir():
             raise UserError(f"The folder {output.parent} does not exist.")
-        subset, words = make_subset(read(Path(args.json)), args.num_images, args.seed, args.stratified)
-        try:
-            write_text(output, json.dumps(subset))
-        except OSError as error:
-            raise UserError(f"Cannot write {output}: {error.strerror}.") from None
+        with progress(output.name, total=3) as step:
+            step.announce(f"reading {args.json}")
+            document = read(Path(args.json))
+            step.advance()
+            step.announce("choosing")
+            subset, words = make_subset(document, args.num_images, args.seed, args.stratified)
+            step.advance()
+            step.announce("writing")
+            try:
+                write_text(output, json.dumps(subset))
+            except OSError as error:
+                raise UserError(f"Cannot write {output}: {error.strerror}.") from None
+            step.advance()
         print(f"{output}: {words}")
 
 

@@ -7,9 +7,7 @@ The same arguments draw the same images. Values are those of the files, before a
 """
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -43,25 +41,6 @@ def find_files(arguments: argparse.Namespace) -> dict[int | str, str]:
     return list_images_of_json(arguments.json, arguments.images)
 
 
-@contextlib.contextmanager
-def show_progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, else a line at every quarter; both on stderr, so that stdout is the result."""
-    if not sys.stderr.isatty():
-
-        def print_quarters(done: int, total: int) -> None:
-            if done * 4 // total > (done - 1) * 4 // total:
-                print(f"{done}/{total} images", file=sys.stderr, flush=True)
-
-        yield print_quarters
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Measuring", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def as_options(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
     """Two options, each one word for a shell: quoted, without blanks."""
     texts = (",".join(f"{value:.3f}" for value in values) for values in (mean, std))
@@ -72,11 +51,12 @@ def main() -> None:
     arguments = parse_arguments()
     from rethink_pretrain.data import measure_pixels, sample_files
     from rethink_pretrain.errors import one_line_errors
+    from rethink_pretrain.progress import track
 
     try:
-        with one_line_errors(), show_progress() as progress:
+        with one_line_errors():
             files = sample_files(find_files(arguments), arguments.num_images, arguments.seed)
-            result = measure_pixels(files, arguments.format, progress)
+            result = measure_pixels(track(files, "Measuring"), arguments.format)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         raise SystemExit(130) from None

@@ -16,6 +16,7 @@ from pathlib import Path
 TRAIN_NET = Path(__file__).resolve().with_name("train_net.py")
 SWEEPS = TRAIN_NET.parents[1] / "configs" / "sweeps"
 LAST_LINES = 12  # of a failed run's log that are shown
+POLL_SECONDS = 5  # between two looks at the files of a run
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,7 +93,7 @@ def execute(runs: list, num_gpus: int) -> None:
         resume = state.kind == "unfinished"
         note = f", resumed at {state.iteration}" if resume else ""
         console.print(f"{label}: training{note}", markup=False)
-        execute_one(run, command_of(run, num_gpus, resume), console)
+        execute_one(run, command_of(run, num_gpus, resume))
         state = read_state(run.output)
         if state.kind != "finished":
             raise failure(f"{run.name} ended at iteration {state.iteration} of {state.total}, unevaluated.")
@@ -100,13 +101,16 @@ def execute(runs: list, num_gpus: int) -> None:
         console.print(f"{label}: finished, {ap}", markup=False)
 
 
-def execute_one(run, command: list[str], console) -> None:
-    """Its output goes to <run>.log beside its folder; on a terminal a spinner tells the iteration."""
+def execute_one(run, command: list[str]) -> None:
+    """Its output goes to <run>.log beside its folder; a bar tells its iteration."""
     from rethink_pretrain.analysis.sweeps import read_state
+    from rethink_pretrain.progress import progress
 
     run.output.parent.mkdir(parents=True, exist_ok=True)
     log = run.output.with_name(f"{run.name}.log")
-    with log.open("a", encoding="utf-8") as file, console.status(run.name) as status:
+    state = read_state(run.output)
+    bar = progress(run.name, state.total or None, done=state.iteration)
+    with log.open("a", encoding="utf-8") as file, bar as task:
         # A session of its own: Ctrl-C reaches it once, from below, and not from the terminal as well.
         process = subprocess.Popen(
             [sys.executable, *command], stdout=file, stderr=file, start_new_session=True
@@ -114,10 +118,9 @@ def execute_one(run, command: list[str], console) -> None:
         try:
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=5 if console.is_terminal else None)
-                if console.is_terminal:
-                    state = read_state(run.output)
-                    status.update(f"{run.name}: iteration {state.iteration} of {state.total or '?'}")
+                    process.wait(timeout=POLL_SECONDS)
+                state = read_state(run.output)
+                task.move_to(state.iteration, state.total or None)
         except BaseException:
             stop(process)
             raise

@@ -100,10 +100,10 @@ def read_state(output: str | Path) -> State:
     """How far the run in `output` has come, by its files alone: config.yaml, run.json, metrics.json.
 
     Finished is a run whose last session ended at its last iteration and whose metrics hold an evaluation
-    there; a run that died in its last evaluation is resumed for it.
+    there, or that early stopping ended; a run that died in its last evaluation is resumed for it.
     """
     output = Path(output)
-    config, record = _load(output / "config.yaml"), _load(output / "run.json")
+    config, record = load_part(output / "config.yaml"), load_part(output / "run.json")
     metrics = output / "metrics.json"
     rows = read_metrics(metrics) if metrics.is_file() else []
     if not config and not record and not rows:
@@ -116,12 +116,13 @@ def read_state(output: str | Path) -> State:
     ended = total > 0 and sessions[-1].get("end_iter", 0) >= total
     evaluated = any(at >= total - 1 for at, _ in measured)
     ap = (box or measured or [(0, None)])[-1][1]
-    kind = "finished" if ended and evaluated else "unfinished"
+    stopped = str(sessions[-1].get("ended", "")).startswith("stopped")
+    kind = "finished" if stopped or (ended and evaluated) else "unfinished"
     return State(kind, min(iteration, total) if total else iteration, total, ap)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """A file of a run, {} where it is missing or cut off."""
+def load_part(path: Path) -> dict[str, Any]:
+    """config.yaml or run.json of a run, {} where it is missing or cut off."""
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)

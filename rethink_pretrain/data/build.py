@@ -1,6 +1,7 @@
 """The training loader: the host's records and mapper, in an order that a resume continues exactly."""
 
 import random
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -67,8 +68,15 @@ class TrainLoader:
             batch_sampler=self._sampler,
             num_workers=self._num_workers,
             collate_fn=trivial_batch_collator,
+            worker_init_fn=_ignore_signals,
             persistent_workers=self._num_workers > 0,
         )
+
+
+def _ignore_signals(worker: int) -> None:
+    """A job's signals reach all its processes; the training process decides, and ends its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def micro_batch_size(cfg: CfgNode, processes: int) -> int:

@@ -22,6 +22,7 @@ from detectron2.utils import comm
 
 from .. import compat
 from ..errors import ECHO_SECONDS, UserError
+from .heartbeat import watched_machines
 from .processes import Processes, rank_variables
 
 # For collectives. Long, because evaluation keeps one process busy while the others wait; a process that dies
@@ -68,8 +69,8 @@ def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, 
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.per_machine))
     store, rank, total = next(dist.rendezvous("env://", timeout=_TIMEOUT))
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        store = dist.PrefixStore(agree_on_name(store, rank, total), store)
+    name = agree_on_name(store, rank, total)
+    store = dist.PrefixStore(name, store)
     dist.init_process_group(
         "nccl" if on_gpu else "gloo", store=store, rank=rank, world_size=total, timeout=_TIMEOUT
     )
@@ -77,8 +78,11 @@ def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, 
     signal.signal(signal.SIGTERM, _end)
     compat.create_local_process_group(processes.per_machine)
     comm.synchronize()  # before the first collective with a short timeout of its own
-    with _said_once(local_rank):
+    machine, machines = rank // processes.per_machine, total // processes.per_machine
+    watched = watched_machines(name, machine, machines) if machines > 1 and not local_rank else None
+    with _said_once(local_rank), watched or contextlib.nullcontext():
         run(*args)
+        comm.synchronize()  # nobody leaves while others could take that for a failure
     dist.destroy_process_group()
 
 

@@ -20,10 +20,11 @@ from .. import compat
 from ..checkpoint import RethinkCheckpointer
 from ..data import RethinkDatasetMapper, TrainLoader, build_train_loader, micro_batch_size
 from ..errors import UserError
-from ..evaluation import build_evaluator, build_tta_model, evaluate_tta
+from ..evaluation import build_evaluator, build_tta_model, evaluate_tta, with_progress
 from .cascade_switch import build_cascade_switch
 from .checkpoints import Checkpoints
 from .doctor import check_up, count_images
+from .interruption import Interruption
 from .precise_bn import RepeatedPreciseBN
 from .progress import ProgressBar, build_progress_writer
 from .recipe import describe_recipe, format_recipe
@@ -31,6 +32,7 @@ from .run_record import RunRecord
 from .setup import check_categories, pick_device
 from .train_loop import TrainLoop
 from .unwrap import distribute
+from .watch import PromptWriter, build_watch_hooks, build_watch_writers
 
 logger = logging.getLogger(__name__)
 
@@ -84,14 +86,18 @@ class Trainer(DefaultTrainer):
             ret.append(Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         # After the checkpoint, which is there if the evaluation fails.
         ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        # They see the evaluation's metrics.
+        ret += build_watch_hooks(cfg, self.checkpointer)
         if cfg.TEST.AUG.ENABLED:
             build_tta_model(cfg, self.model)  # or the refusal would come when all is trained
             ret.append(hooks.EvalHook(0, self._evaluate_tta))  # at the end alone: it costs many times as much
         if main:
-            # They see the evaluation's metrics; the record comes last, because it counts what all this cost.
-            ret.append(hooks.PeriodicWriter(self.build_writers(), cfg.RETHINK.WATCH.LOG_PERIOD))
+            ret.append(PromptWriter(self.build_writers(), cfg.RETHINK.WATCH.LOG_PERIOD))
             ret.append(self._build_progress())
-            ret.append(RunRecord(cfg))
+        # Behind all that the step still has to do.
+        ret.append(Interruption(self.checkpointer))
+        if main:
+            ret.append(RunRecord(cfg))  # the last: it counts what all this cost
         return [hook for hook in ret if hook]
 
     def _build_progress(self) -> HookBase:
@@ -108,7 +114,8 @@ class Trainer(DefaultTrainer):
 
     def build_writers(self) -> list[EventWriter]:
         """The host's metrics.json and TensorBoard events; progress on the screen has a period of its own."""
-        return [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
+        host = [writer for writer in super().build_writers() if not isinstance(writer, CommonMetricPrinter)]
+        return [*build_watch_writers(self.cfg), *host]  # TensorBoard's, the last, clears the images
 
     def train(self) -> dict[str, Any] | None:
         """Train to the end; the metrics of the last evaluation, None where there was none.
@@ -193,7 +200,7 @@ class Trainer(DefaultTrainer):
         mapper = RethinkDatasetMapper(cfg, is_train=False)
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         check_categories(cfg, [dataset_name])
-        return loader
+        return with_progress(loader, "evaluating")
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

@@ -2,6 +2,7 @@
 
 from .build import EVALUATORS, build_evaluator
 from .coco import RethinkCOCOEvaluator
+from .progress import with_progress
 from .tta import RethinkTTA, build_tta_model, evaluate_tta
 
 __all__ = [
@@ -11,4 +12,5 @@ __all__ = [
     "build_evaluator",
     "build_tta_model",
     "evaluate_tta",
+    "with_progress",
 ]

@@ -177,7 +177,7 @@ class TestPeriods:
     )
     def test_follow_the_batch(self, batch, expected):
         cfg = load_config(CONFIGS / "scratch_6x.yaml", opts=["SOLVER.IMS_PER_BATCH", str(batch)])
-        assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == expected
+        assert periods(cfg) == expected
 
     def test_set_by_hand_stay(self):
         opts = ["TEST.EVAL_PERIOD", "123", "SOLVER.CHECKPOINT_PERIOD", "7", "SOLVER.IMS_PER_BATCH", "64"]

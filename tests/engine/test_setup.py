@@ -45,9 +45,9 @@ def test_more_processes_than_gpus_are_refused(short_cfg):
 
 
 def test_images_per_gpu_make_the_batch(short_cfg):
-    short_cfg.RETHINK.IMAGES_PER_GPU = 2
+    short_cfg.RETHINK.IMAGES_PER_GPU, short_cfg.RETHINK.SCHEDULE = 2, "40 images"
     prepare(short_cfg, "a.yaml", Processes(2, 2))
-    assert (short_cfg.SOLVER.IMS_PER_BATCH, short_cfg.SOLVER.MAX_ITER) == (4, 3)
+    assert (short_cfg.SOLVER.IMS_PER_BATCH, short_cfg.SOLVER.MAX_ITER) == (4, 10)
 
 
 @pytest.mark.parametrize(

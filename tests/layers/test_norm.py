@@ -1,15 +1,14 @@
 """Norms by name, and SyncBatchNorm against torch's BatchNorm2d over the pixels of all processes."""
 
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from detectron2.modeling import build_model
 from torch import nn
+from two_processes import run_on_two_ranks
 
 from rethink_pretrain.config import load_config
 from rethink_pretrain.errors import UserError
@@ -209,40 +208,23 @@ CASES = {
 HALF = [(8, 80, 50), (8, 70, 50)]
 
 
-def run_rank(rank: int, folder: str) -> dict[str, dict[str, torch.Tensor]]:
-    """Process `rank` of two: every case in turn; the results also go to a file."""
-    dist.init_process_group(
-        "gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
-    )
-    try:
-        results = {}
-        for name, shapes in CASES.items():
-            x, grad = make_inputs(shapes)[rank]
-            results[name] = step(make_norm(SyncBatchNorm), x, grad)
-        x, grad = make_inputs(HALF, torch.float16)[rank]
-        results["half"] = step(make_norm(SyncBatchNorm), x, grad)
-        if rank == 0:  # evaluation talks to nobody: were it to, one process alone would wait for ever
-            x, grad = make_inputs(CASES["equal sizes"])[rank]
-            results["eval"] = step(make_norm(SyncBatchNorm).eval(), x, grad)
-        torch.save(results, f"{folder}/rank{rank}.pt")
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+def run_rank(rank: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Process `rank` of two: every case in turn."""
+    results = {}
+    for name, shapes in CASES.items():
+        x, grad = make_inputs(shapes)[rank]
+        results[name] = step(make_norm(SyncBatchNorm), x, grad)
+    x, grad = make_inputs(HALF, torch.float16)[rank]
+    results["half"] = step(make_norm(SyncBatchNorm), x, grad)
+    if rank == 0:  # evaluation talks to nobody: were it to, one process alone would wait for ever
+        x, grad = make_inputs(CASES["equal sizes"])[rank]
+        results["eval"] = step(make_norm(SyncBatchNorm).eval(), x, grad)
     return results
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
-    """Rank 0 is this process: starting one more takes seconds."""
-    folder = tmp_path_factory.mktemp("two_processes")
-    other = torch.multiprocessing.get_context("spawn").Process(target=run_rank, args=(1, str(folder)))
-    other.start()
-    try:
-        first = run_rank(0, str(folder))
-    finally:
-        other.join(60)
-        other.kill()
-    return [first, torch.load(folder / "rank1.pt")]
+    return run_on_two_ranks(run_rank, tmp_path_factory.mktemp("two_processes"))
 
 
 def one_process(shapes: list[tuple[int, int, int]], dtype=torch.float32) -> SimpleNamespace:
