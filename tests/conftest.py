@@ -1,5 +1,7 @@
 """A small toy set and a small config on it, made once for all tests that train."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,17 @@ PAPER_SCHEDULES = {
     "9x": (810_000, (750_000, 790_000)),
     "11x": (990_000, (930_000, 970_000)),
 }
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A test that starts a run leaves handlers behind that write into its own, closed, streams."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "rethink_pretrain")]
+    before = [(logger.handlers.copy(), logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 def flatten(node: CfgNode, prefix: str = "") -> dict:

@@ -84,6 +84,12 @@ def wait_for(what, process: subprocess.Popen, seconds: float = 120):
     raise TimeoutError
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def iteration(output: Path) -> int:
     metrics = output / "metrics.json"
     return len(metrics.read_text().splitlines()) if metrics.is_file() else 0
@@ -106,9 +112,7 @@ class TestLaunch:
         assert sorted(out.splitlines()) == ["rank 0 of 2, local 0, sum 3", "rank 1 of 2, local 1, sum 3"]
 
     def test_two_machines(self):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            url = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        url = f"tcp://127.0.0.1:{free_port()}"
         flags = ["--num-machines", "2", "--dist-url", url, "--machine-rank"]
         both = [start([*LAUNCHED, "sum", *flags, rank]) for rank in "01"]
         results = [finish(process) for process in both]
@@ -120,16 +124,13 @@ class TestLaunch:
 
     def test_srun(self):
         """As SLURM starts two tasks, each on a machine of its own."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
         job = {
             "SLURM_STEP_NUM_TASKS": "2",
             "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
             "SLURM_STEP_NODELIST": "localhost",
             "SLURM_JOB_ID": "7",
             "SLURM_LOCALID": "0",
-            "MASTER_PORT": port,
+            "MASTER_PORT": str(free_port()),
         }
         both = [start([*LAUNCHED, "sum"], **job, SLURM_PROCID=rank) for rank in "01"]
         outs = [finish(process)[1] for process in both]
@@ -200,16 +201,24 @@ def one(datasets, tmp_path_factory) -> Path:
     return output
 
 
-@pytest.mark.parametrize(
-    ("flags", "launcher"),
-    [(("--num-gpus", "2"), (sys.executable,)), ((), TORCHRUN)],
-    ids=["flag", "torchrun"],
-)
-def test_two_processes_take_the_steps_of_one(one, tmp_path, flags, launcher):
+def submitit_command(output: Path) -> list[str]:
+    job = [sys.executable, str(REPOSITORY / "tools" / "launch_slurm.py"), "--executor", "local"]
+    flags = ["--gpus-per-node", "2", "--time", "10", "--log-dir", str(output.parent / "log"), "--"]
+    return [*job, *flags, *command(output)[2:]]
+
+
+@pytest.mark.parametrize("launcher", ["flag", "torchrun", "submitit"])
+def test_two_processes_take_the_steps_of_one(one, tmp_path, launcher):
     output = tmp_path / "run"
-    code, out, err = finish(start(command(output, *flags, launcher=launcher)))
+    words = {
+        "flag": command(output, "--num-gpus", "2"),
+        "torchrun": command(output, launcher=TORCHRUN),
+        "submitit": submitit_command(output),
+    }
+    code, _, err = finish(start(words[launcher]))
     assert code == 0, err
-    assert "4 (2 x 2)" in out
+    (session,) = json.loads((output / "run.json").read_text())["sessions"]
+    assert [session["recipe"][key] for key in ("processes", "images_per_process")] == [2, 2]
     expected, found = losses(one), losses(output)
     assert list(found) == list(expected) == list(range(ITERATIONS))
     assert [found[i] for i in found] == pytest.approx([expected[i] for i in expected], rel=1e-4)
@@ -254,3 +263,46 @@ def test_a_signal_saves_the_step_and_a_resume_goes_on_behind_it(one, tmp_path, s
     assert code == 0, err
     assert f"Training from iteration {session['end_iter']}:" in out
     assert same(weights(output), weights(one))
+
+
+@pytest.mark.slow
+def test_machines_that_come_and_go_change_nothing(one, tmp_path):
+    """torchrun --nnodes 1:2: a second machine joins, and later dies."""
+    output = tmp_path / "run"
+    meeting = [
+        "--rdzv-backend",
+        "c10d",
+        "--rdzv-endpoint",
+        f"localhost:{free_port()}",
+        "--rdzv-id",
+        "elastic",
+    ]
+    agent = [*TORCHRUN[:3], "--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3", *meeting]
+    words = command(output, launcher=agent)
+    words[words.index("RETHINK.SCHEDULE") + 1] = f"{4 * 60} images"
+    # Without it, an agent of torch 2.14 waits in vain for the address of one that was there before.
+    own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    first = start(words, **own_store)
+    wait_for(lambda: iteration(output) >= 5, first)
+    second = start(words, **own_store)
+    wait_for(lambda: process_counts(output)[-1] == 2, first)
+    at = iteration(output)
+    wait_for(lambda: iteration(output) > at + 3, first)
+    os.killpg(second.pid, signal.SIGKILL)
+    code, _, err = finish(first)
+    finish(second)
+    assert code == 0, err
+    counts = process_counts(output)
+    assert counts[0] == 1 and 2 in counts and counts[-1] == 1
+
+    undisturbed = tmp_path / "undisturbed"
+    words = command(undisturbed)
+    words[words.index("RETHINK.SCHEDULE") + 1] = f"{4 * 60} images"
+    assert finish(start(words))[0] == 0
+    assert same(weights(output), weights(undisturbed))
+
+
+def process_counts(output: Path) -> list[int]:
+    record = output / "run.json"
+    sessions = json.loads(record.read_text())["sessions"] if record.is_file() else []
+    return [session["recipe"]["processes"] for session in sessions] or [0]

@@ -1,10 +1,147 @@
-"""What a finished or running training has written: metrics.json."""
+"""What a finished or running training has written: metrics.json, config.yaml, run.json."""
 
 import json
 import math
-from pathlib import Path
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import yaml
 
 from ..errors import UserError
+from ..files import read_json
+
+RANDOM = "random"  # the arm that starts from no weights
+UNKNOWN = "unknown"
+
+# Of the keys that something is computed from.
+_TYPES = {"MODEL.WEIGHTS": str, "SEED": int, "SOLVER.IMS_PER_BATCH": int, "SOLVER.MAX_ITER": int}
+
+
+class RunData(NamedTuple):
+    """A run of ours or of the host. What its files do not tell is None or `UNKNOWN`."""
+
+    name: str
+    arm: str  # what it started from: RANDOM, or the name of the weight file
+    rows: list[dict[str, float]]  # as of `read_metrics`
+    config: dict[str, Any]  # dotted key -> value; {} without config.yaml
+    sessions: list[dict[str, Any]]  # of run.json, which a run of the host has not
+
+    @property
+    def images_per_step(self) -> int | None:
+        """None, too, where a resume changed it: images are then no multiple of iterations."""
+        recorded = {session.get("recipe", {}).get("images_per_step") for session in self.sessions} - {None}
+        if len(recorded) == 1:
+            return recorded.pop()
+        # The host scales the batch after it has written config.yaml.
+        if recorded or self.config.get("SOLVER.REFERENCE_WORLD_SIZE"):
+            return None
+        return self.config.get("SOLVER.IMS_PER_BATCH")
+
+    @property
+    def length(self) -> int | None:
+        """Iterations of the whole run, whether or not they are done."""
+        return self.config.get("SOLVER.MAX_ITER")
+
+    @property
+    def schedule(self) -> str:
+        """Its length in words: "6x", "540,000 iterations"."""
+        words = "unknown length" if self.length is None else f"{self.length:,} iterations"
+        return self.config.get("RETHINK.SCHEDULE") or words
+
+    @property
+    def seed(self) -> int | None:
+        """The one in use where the config leaves it to chance."""
+        drawn = [session["seed"] for session in self.sessions if "seed" in session]
+        seed = self.config.get("SEED", -1)
+        return seed if seed >= 0 else (drawn or [None])[-1]
+
+    def steps_done(self, iterations: Iterable[int]) -> list[int]:
+        """Training steps behind the values in the rows of those iterations.
+
+        Rows count from 0 and are written after their step, except for the last evaluation: its row has the
+        number of iterations.
+        """
+        trained = [int(row["iteration"]) + 1 for row in self.rows if "total_loss" in row]
+        limit = self.length or (trained[-1] if trained else None)
+        return [i + 1 if limit is None else min(i + 1, limit) for i in iterations]
+
+
+def read_run(folder: str | Path) -> RunData:
+    """The run in `folder`. Raises `UserError` where there are no metrics, or a file of another form."""
+    (run,) = read_runs([folder])
+    return run
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[RunData]:
+    """The runs in `folders`, whose names and arms tell apart what differs.
+
+    Raises `UserError` as `read_run`, and for a folder that is there twice.
+    """
+    paths = [Path(os.path.abspath(folder)) for folder in folders]
+    twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
+    if twice:
+        raise UserError(f"{twice} is given twice; a run is compared with others.")
+    configs = [_read_config(path / "config.yaml") for path in paths]
+    arms = _arms([config.get("MODEL.WEIGHTS") for config in configs])
+    runs = []
+    for path, name, config, arm in zip(paths, _short_names(paths), configs, arms, strict=True):
+        rows = read_metrics(path / "metrics.json")
+        if not rows:
+            raise UserError(f"{path / 'metrics.json'} has no rows yet.")
+        runs.append(RunData(name, arm, rows, config, _read_sessions(path / "run.json")))
+    return runs
+
+
+def _arms(weights: list[str | None]) -> list[str]:
+    files = [PurePath(name) for name in weights if name]
+    short = dict(zip(files, _short_names(files), strict=True))
+    return [UNKNOWN if name is None else short[PurePath(name)] if name else RANDOM for name in weights]
+
+
+def _short_names(paths: Sequence[PurePath]) -> list[str]:
+    """The last parts of each path, as few as tell them apart."""
+    number, names = 0, []
+    while len(set(names)) < len(set(paths)):
+        number += 1
+        names = ["/".join(path.parts[-number:]) for path in paths]
+    return names
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Dotted key -> value."""
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not the config of a run: it holds no keys.")
+    config = _flatten(content)
+    for key, kind in _TYPES.items():
+        if not isinstance(config.get(key, kind()), kind):
+            raise UserError(f"{path}: {key} is {config[key]!r}, where a run has a {kind.__name__}.")
+    return config
+
+
+def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    ret = {}
+    for key, value in node.items():
+        name = f"{prefix}{key}"
+        ret.update(_flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return ret
+
+
+def _read_sessions(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    record = read_json(path)
+    sessions = record.get("sessions") if isinstance(record, dict) else None
+    if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+        raise UserError(f'{path} is not the record of a run: a list "sessions" is missing.')
+    return sessions
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
@@ -17,13 +154,16 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist; a run writes it into its OUTPUT_DIR.")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}.") from None
     rows: dict[int, dict[str, float]] = {}
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             iteration = int(row["iteration"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             if number == len(lines):
                 break
             raise UserError(f"{path}, line {number}: not a row of metrics with an iteration.") from None

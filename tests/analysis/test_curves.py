@@ -1,0 +1,94 @@
+"""Positions and values by hand: 16 images and half a second an iteration."""
+
+import math
+
+import pytest
+from made_runs import host_row, make_run
+
+from rethink_pretrain.analysis.curves import (
+    at_equal_positions,
+    curve,
+    positions,
+    thinned,
+    training_images,
+    wall_hours,
+)
+from rethink_pretrain.analysis.runs import read_run
+from rethink_pretrain.errors import UserError
+
+DATA = [{"name": "a", "images": 600}, {"name": "b", "images": 200}]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return read_run(make_run(tmp_path / "run", sessions=[{"data": DATA, "train_seconds": 1800.0}]))
+
+
+@pytest.mark.parametrize(
+    ("axis", "expected"),
+    [
+        ("iterations", [100, 200]),
+        ("images", [1600, 3200]),
+        ("epochs", [2.0, 4.0]),
+        ("hours", [50 / 3600, 100 / 3600]),
+    ],
+)
+def test_axes(run, axis, expected):
+    points = curve(run, "bbox/AP", axis)
+    assert [x for x, _ in points] == pytest.approx(expected)
+    assert [y for _, y in points] == [10.0, 20.0]
+
+
+def test_hours_of_a_changing_pace(tmp_path):
+    """20 iterations of 1 s, 20 of 3 s: 20 s, then 50 s after 30, then 80 s."""
+    rows = [{**host_row(19), "time": 1.0}, {**host_row(39), "time": 3.0}]
+    run = read_run(make_run(tmp_path / "run", rows=rows))
+    assert positions(run, [20, 30, 40], "hours") == pytest.approx([20 / 3600, 50 / 3600, 80 / 3600])
+
+
+def test_holes(tmp_path):
+    values = [math.nan, math.inf, 3.0]
+    rows = [{**host_row(i), "x": value} for i, value in enumerate(values)] + [host_row(3)]
+    run = read_run(make_run(tmp_path / "run", rows=rows))
+    assert curve(run, "x") == [(48, 3.0)]
+    assert curve(run, "never measured") == []
+
+
+def test_an_axis_that_the_files_do_not_tell(tmp_path):
+    bare = read_run(make_run(tmp_path / "bare", config=False))
+    with pytest.raises(UserError, match=r"bare: .* take iterations"):
+        curve(bare, "bbox/AP", "images")
+    host = read_run(make_run(tmp_path / "host", rows=[{"iteration": 5, "bbox/AP": 1}]))
+    with pytest.raises(UserError, match=r"host: .* take images"):
+        curve(host, "bbox/AP", "epochs")
+    with pytest.raises(UserError, match=r'host: .* no "time"'):
+        curve(host, "bbox/AP", "hours")
+    with pytest.raises(ValueError, match="Choose from"):
+        curve(host, "bbox/AP", "days")
+
+
+def test_what_run_json_tells(run, tmp_path):
+    assert (training_images(run), wall_hours(run)) == (800, 0.5)
+    silent = make_run(tmp_path / "silent", sessions=[{"train_seconds": 9}, {"data": [{"name": "coco"}]}])
+    assert (training_images(read_run(silent)), wall_hours(read_run(silent))) == (None, None)
+    host = read_run(make_run(tmp_path / "host"))
+    assert (training_images(host), wall_hours(host)) == (None, None)
+
+
+def test_thinned_to_means():
+    few = [(0.0, 1.0), (1.0, 5.0)]
+    assert thinned(few, 2) == few
+    # Two halves of 0 to 10: x below 5, and the rest.
+    points = [(0, 1), (1, 2), (4, 6), (5, 10), (10, 20)]
+    assert thinned(points, 2) == [pytest.approx((5 / 3, 3)), pytest.approx((7.5, 15))]
+    # A part without points is left out.
+    assert thinned([(0, 1), (1, 3), (2, 8), (90, 7)], 3) == [pytest.approx((1, 4)), (90, 7)]
+
+
+def test_equal_positions():
+    curves = [[(1, 10), (2, 20), (4, 40)], [(2, 21), (3, 31)], [(2, 22), (4, 42)]]
+    assert at_equal_positions(curves) == [(2, [20, 21, 22]), (4, [40, None, 42])]
+    assert at_equal_positions([[(1, 1)], [(2, 2)]]) == at_equal_positions([[], []]) == []
+    long = [(x, x) for x in range(101)]
+    assert [x for x, _ in at_equal_positions([long, long], 5)] == [0, 25, 50, 75, 100]
+    assert [x for x, _ in at_equal_positions([long, long, long[:61]], 3)] == [0, 50, 60, 100]
