@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format clean
+.PHONY: help setup demo test test-all docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,11 @@ test: $(STAMP) ## the tests that take seconds
 
 test-all: $(STAMP) ## all tests, also those that are slow, need the network or a GPU
 	$(BIN)/python -m pytest -m ""
+
+docs: $(STAMP) ## the documentation as pages, into output/docs
+	@$(PIP) install -q --no-build-isolation -c $(CONSTRAINTS) -e ".[docs]"
+	rm -rf output/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs output/docs
 
 lint: $(STAMP) ## complain about style
 	$(BIN)/python -m ruff check

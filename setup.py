@@ -3,7 +3,10 @@
 from setuptools import find_packages, setup
 
 RAW = ["tifffile"]  # images of any number of channels and bits, where they are TIFF
-TEST = [*RAW, "pytest", "ruff"]
+SLURM = ["submitit"]
+DOCS = ["sphinx", "myst-parser", "furo"]
+NOTEBOOK = ["nbclient", "nbformat", "ipykernel"]
+TEST = [*RAW, *SLURM, *NOTEBOOK, "pytest", "ruff"]
 
 setup(
     name="rethink-pretrain",
@@ -13,6 +16,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["rethink_pretrain", "rethink_pretrain.*"]),
+    package_data={"rethink_pretrain.analysis": ["templates/*.html"]},
     python_requires=">=3.10,<3.14",
     # Without detectron2: the package index has none under that name. tools/install_detectron2.py brings it.
     install_requires=[
@@ -36,6 +40,14 @@ setup(
         "shapely>=2",
         "rich",
         "pyyaml",
+        "jinja2",
     ],
-    extras_require={"raw": RAW, "test": TEST, "dev": [*TEST, "pre-commit", "pytest-cov"]},
+    extras_require={
+        "raw": RAW,
+        "slurm": SLURM,
+        "wandb": ["wandb"],
+        "docs": DOCS,
+        "test": TEST,
+        "dev": [*TEST, *DOCS, "pre-commit", "pytest-cov"],
+    },
 )

@@ -30,10 +30,11 @@ def command(output: Path, *flags: str, launcher=(sys.executable,)) -> list[str]:
     return [*launcher, TRAIN_NET, *config, *flags, *RUN, "OUTPUT_DIR", str(output)]
 
 
-def start(words: list[str], **env: str) -> subprocess.Popen:
+def start(words: list[str], stdout: int = subprocess.PIPE, **env: str) -> subprocess.Popen:
+    """`stdout` DEVNULL for what says more, before it is waited for, than a pipe holds."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **env}
     return subprocess.Popen(
-        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        words, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
@@ -279,12 +280,12 @@ def test_machines_that_come_and_go_change_nothing(one, tmp_path):
     ]
     agent = [*TORCHRUN[:3], "--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3", *meeting]
     words = command(output, launcher=agent)
-    words[words.index("RETHINK.SCHEDULE") + 1] = f"{4 * 60} images"
+    words[words.index("RETHINK.SCHEDULE") + 1] = f"{4 * 200} images"
     # Without it, an agent of torch 2.14 waits in vain for the address of one that was there before.
     own_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-    first = start(words, **own_store)
+    first = start(words, subprocess.DEVNULL, **own_store)
     wait_for(lambda: iteration(output) >= 5, first)
-    second = start(words, **own_store)
+    second = start(words, subprocess.DEVNULL, **own_store)
     wait_for(lambda: process_counts(output)[-1] == 2, first)
     at = iteration(output)
     wait_for(lambda: iteration(output) > at + 3, first)
@@ -297,7 +298,7 @@ def test_machines_that_come_and_go_change_nothing(one, tmp_path):
 
     undisturbed = tmp_path / "undisturbed"
     words = command(undisturbed)
-    words[words.index("RETHINK.SCHEDULE") + 1] = f"{4 * 60} images"
+    words[words.index("RETHINK.SCHEDULE") + 1] = f"{4 * 200} images"
     assert finish(start(words))[0] == 0
     assert same(weights(output), weights(undisturbed))
 

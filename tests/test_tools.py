@@ -69,6 +69,7 @@ def test_the_hosts_own_warnings_are_not_shown(tmp_path):
     ("name", "flag"),
     [
         ("check_configs.py", "--update"),
+        ("compare_runs.py", "--force"),
         ("demo.py", "--output"),
         ("doctor.py", "--no-weights"),
         ("launch_slurm.py", "--max-requeues"),
