@@ -27,8 +27,6 @@ EXCEPTIONS = {
         "RETHINK.SCHEDULE": ("9x", "3x"),
         "SOLVER.MAX_ITER": (202_500, 270_000),
         "SOLVER.STEPS": ((187_500, 197_500), (210_000, 250_000)),
-        "SOLVER.CHECKPOINT_PERIOD": (1250, 5000),
-        "TEST.EVAL_PERIOD": (5000, 20_000),
     }
 }
 

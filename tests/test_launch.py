@@ -247,7 +247,10 @@ def test_torchrun_restarts_a_killed_run_to_the_same_end(one, tmp_path, seed):
     assert same(weights(tmp_path / "run"), weights(one))
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "status"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_the_step_and_a_resume_goes_on_behind_it(one, tmp_path, signum, status):
     output = tmp_path / "run"
     process = start(command(output, "--num-gpus", "2"))

@@ -41,13 +41,13 @@ def run(cfg, args: argparse.Namespace) -> None:
 
 def configure(args: argparse.Namespace):
     """The config of this run, checked against this machine, and the processes it has."""
-    from rethink_pretrain.config import load_config, scale_to
-    from rethink_pretrain.engine import find_processes, prepare
+    from rethink_pretrain.config import load_config
+    from rethink_pretrain.engine import complete, find_processes, prepare
 
     cfg = load_config(args.config_file, args.overlay, args.opts)
     processes = find_processes(args.num_gpus, args.num_machines)
     if args.dry_run:
-        scale_to(cfg, processes.total)
+        complete(cfg, args.config_file, processes)
     else:
         args.resume = prepare(cfg, args.config_file, processes, resume=args.resume, eval_only=args.eval_only)
     return cfg, processes

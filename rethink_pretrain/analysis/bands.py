@@ -4,15 +4,9 @@ import math
 import statistics
 from bisect import bisect_left
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
-from ..errors import UserError
-from .runs import read_metrics, series
-
-Curve = list[tuple[float, float]]  # (images seen, value), by rising images
+from .curves import Curve
 
 MARGIN = 1.0  # on both sides of the values of one or two runs; our choice, not a measurement
 
@@ -25,7 +19,7 @@ class Band(NamedTuple):
 
 
 def expected_band(curves: Sequence[Curve], images: float) -> Band | None:
-    """The band at that many images; curves are interpolated linearly.
+    """The band at that many images; `curves` are against images, and interpolated linearly.
 
     Of three and more runs: their mean plus and minus two sample standard deviations. Of one or two there is
     no deviation to speak of: from the lowest to the highest, widened by `MARGIN` on both sides. None outside
@@ -52,23 +46,3 @@ def interpolate(curve: Curve, images: float) -> float | None:
         return None
     x0, y0 = curve[right - 1]
     return y0 + (y1 - y0) * (images - x0) / (x1 - x0)
-
-
-def read_curve(run: str | Path, metric: str) -> Curve:
-    """`metric` of a finished or running run, by its folder; [] where it was never measured.
-
-    Raises `UserError` where the folder holds no config.yaml or no metrics.json of a run.
-    """
-    path = Path(run, "config.yaml")
-    try:
-        solver = yaml.safe_load(path.read_text(encoding="utf-8"))["SOLVER"]
-        batch, length = int(solver["IMS_PER_BATCH"]), int(solver["MAX_ITER"])
-    except OSError as error:
-        raise UserError(f"{run} is not the folder of a run: {path.name}: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, yaml.YAMLError):
-        raise UserError(f"{path} does not tell SOLVER.IMS_PER_BATCH and SOLVER.MAX_ITER.") from None
-    iterations, values = series(read_metrics(Path(run, "metrics.json")), metric)
-    # Row i holds what is known after the iteration of that number, from 0; the last evaluation is in row
-    # MAX_ITER.
-    seen = [min(iteration + 1, length) * batch for iteration in iterations]
-    return sorted(dict(zip(seen, values, strict=True)).items())

@@ -3,12 +3,13 @@
 from .launch import launch
 from .processes import Processes, find_processes
 from .recipe import describe_recipe, format_recipe
-from .setup import prepare, start
+from .setup import complete, prepare, start
 from .trainer import Trainer, evaluate, train
 
 __all__ = [
     "Processes",
     "Trainer",
+    "complete",
     "describe_recipe",
     "evaluate",
     "find_processes",

@@ -60,12 +60,9 @@ def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, 
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     local_rank = int(os.environ["LOCAL_RANK"])
     if on_gpu:
-        if local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"Process {local_rank} of this machine has no GPU: {torch.cuda.device_count()} visible. "
-                "Start as many processes as GPUs, or set MODEL.DEVICE cpu."
-            )
-        torch.cuda.set_device(local_rank)
+        # A batch system may show each process its own GPU alone.
+        visible = torch.cuda.device_count()
+        torch.cuda.set_device(0 if visible == 1 else local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.per_machine))
     store, rank, total = next(dist.rendezvous("env://", timeout=_TIMEOUT))

@@ -29,18 +29,13 @@ def prepare(
     resume: bool = False,
     eval_only: bool = False,
 ) -> bool:
-    """Fill what depends on the machine and refuse what cannot run; whether the run is to be resumed.
+    """`complete` the config and refuse what cannot run; whether the run is to be resumed.
 
-    It reads no data and writes nothing. OUTPUT_DIR, where it is the host's default, becomes
-    `output/<name of the config file>`, because two runs in one folder overwrite each other. A job that its
-    launcher starts again is resumed without being asked to. Raises `UserError` for missing data, a folder
-    that holds another run, an evaluation without weights, a batch that does not divide by the processes, and
-    more processes than GPUs.
+    A job that its launcher starts again is resumed without being asked to. Raises `UserError` for missing
+    data, a folder that holds another run, an evaluation without weights, a batch that does not divide by the
+    processes, and more processes than GPUs.
     """
-    if cfg.OUTPUT_DIR == _HOST_OUTPUT_DIR:
-        cfg.OUTPUT_DIR = f"output/{Path(config_file).stem}"
-    scale_to(cfg, processes.total)
-    register_datasets(cfg)
+    complete(cfg, config_file, processes)
     check_datasets(cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     _check_processes(cfg, processes)
     if eval_only and not (resume or cfg.MODEL.WEIGHTS):
@@ -53,6 +48,18 @@ def prepare(
     if not eval_only:
         _check_output_dir(output, resume)
     return resume
+
+
+def complete(cfg: CfgNode, config_file: str, processes: Processes = ONE_PROCESS) -> None:
+    """Fill what depends on the number of processes, on the user's own data and on the config file's name.
+
+    OUTPUT_DIR, where it is the host's default, becomes `output/<name of the config file>`, because two runs
+    in one folder overwrite each other. Of data, it reads the json files of RETHINK.DATA alone.
+    """
+    if cfg.OUTPUT_DIR == _HOST_OUTPUT_DIR:
+        cfg.OUTPUT_DIR = f"output/{Path(config_file).stem}"
+    scale_to(cfg, processes.total)
+    register_datasets(cfg)
 
 
 def _same_job(output: Path) -> bool:
@@ -137,8 +144,9 @@ def _check_processes(cfg: CfgNode, processes: Processes) -> None:
     visible = torch.cuda.device_count()
     if cfg.MODEL.DEVICE == "cuda" and visible == 0:
         raise UserError("MODEL.DEVICE is cuda, but no GPU is visible. Set it to auto or cpu.")
-    on_cpu = cfg.MODEL.DEVICE == "cpu" or (visible == 0 and processes.started_by)
-    if not on_cpu and processes.per_machine > max(visible, 1):
+    # Who starts processes from outside may mean the CPU, or may show each of them its own GPU alone.
+    placed = cfg.MODEL.DEVICE == "cpu" or (processes.started_by and visible < 2)
+    if not placed and processes.per_machine > max(visible, 1):
         raise UserError(
             f"{processes.per_machine} processes per machine, but {visible or 'no'} GPUs visible here. Start "
             "as many as there are (--num-gpus), or set MODEL.DEVICE cpu for so many on the CPU."

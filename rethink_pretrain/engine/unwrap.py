@@ -1,5 +1,6 @@
 """The host's wrapper for several processes: putting it on and looking below it."""
 
+import torch
 from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -13,7 +14,7 @@ def distribute(model: nn.Module) -> nn.Module:
     if comm.get_world_size() == 1:
         return model
     device = next(model.parameters()).device
-    devices = None if device.type == "cpu" else [comm.get_local_rank()]
+    devices = None if device.type == "cpu" else [torch.cuda.current_device()]
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 

@@ -1,13 +1,9 @@
 """Bands by hand and by numpy."""
 
-import json
-
 import numpy as np
 import pytest
-import yaml
 
-from rethink_pretrain.analysis.bands import MARGIN, Band, expected_band, interpolate, read_curve
-from rethink_pretrain.errors import UserError
+from rethink_pretrain.analysis.bands import MARGIN, Band, expected_band, interpolate
 
 
 def test_interpolation_is_numpys():
@@ -40,31 +36,3 @@ def test_only_where_all_have_been():
     assert [expected_band(curves, at) is None for at in (15, 20, 100, 101)] == [True, False, False, True]
     assert expected_band([], 10) is None
     assert expected_band([*curves, []], 50) is None  # never measured
-
-
-def write_run(folder, rows, config=None):
-    config = config if config is not None else {"SOLVER": {"IMS_PER_BATCH": 16, "MAX_ITER": 8}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    (folder / "metrics.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def test_read_curve(tmp_path):
-    """Rows count from 0; the last evaluation is in row 8 (or 7, on other versions) of 8 iterations."""
-    rows = [{"iteration": 3, "bbox/AP": 1.5}, {"iteration": 5, "lr": 0.1}, {"iteration": 8, "bbox/AP": 2.5}]
-    write_run(tmp_path, rows)
-    assert read_curve(tmp_path, "bbox/AP") == [(64, 1.5), (128, 2.5)]
-    assert read_curve(tmp_path, "segm/AP") == []
-    write_run(tmp_path, [{"iteration": 7, "bbox/AP": 2.5}, {"iteration": 8, "bbox/AP": 2.0}])
-    assert read_curve(tmp_path, "bbox/AP") == [(128, 2.0)]
-
-
-def test_what_is_no_run(tmp_path):
-    with pytest.raises(UserError, match=r"is not the folder of a run: config\.yaml: No such file"):
-        read_curve(tmp_path, "bbox/AP")
-    write_run(tmp_path, [], config={"SOLVER": {"MAX_ITER": 8}})
-    with pytest.raises(UserError, match=r"does not tell SOLVER\.IMS_PER_BATCH"):
-        read_curve(tmp_path, "bbox/AP")
-    (tmp_path / "metrics.json").unlink()
-    (tmp_path / "config.yaml").write_text("SOLVER: {IMS_PER_BATCH: 16, MAX_ITER: 8}")
-    with pytest.raises(UserError, match=r"metrics\.json does not exist"):
-        read_curve(tmp_path, "bbox/AP")

@@ -92,3 +92,11 @@ def test_equal_positions():
     long = [(x, x) for x in range(101)]
     assert [x for x, _ in at_equal_positions([long, long], 5)] == [0, 25, 50, 75, 100]
     assert [x for x, _ in at_equal_positions([long, long, long[:61]], 3)] == [0, 50, 60, 100]
+
+
+def test_the_last_evaluation_is_where_training_ended(tmp_path):
+    """The host writes it into the row of iteration 7 or 8 of 8, and the later row counts."""
+    aps = {3: 1.5, 7: 2.5, 8: 2.0}
+    rows = [{"iteration": iteration, "bbox/AP": ap} for iteration, ap in aps.items()]
+    run = read_run(make_run(tmp_path / "run", rows=rows, SOLVER__MAX_ITER=8))
+    assert curve(run, "bbox/AP") == [(64, 1.5), (128, 2.0)]

@@ -5,7 +5,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...analysis.bands import Curve, expected_band, read_curve
+from ...analysis.bands import expected_band
+from ...analysis.curves import Curve, curve
+from ...analysis.runs import read_run
 from .evaluations import EvaluationHook, measured_before
 
 logger = logging.getLogger(__name__)
@@ -26,10 +28,11 @@ class Trend(EvaluationHook):
     """
 
     def __init__(self, output_dir: str, images_per_batch: int, expected: Sequence[str | Path] = ()):
-        """Raises `UserError` for a folder without a run."""
+        """Raises `UserError` for a folder without a run, or whose files do not tell its batch."""
+        runs = [read_run(folder) for folder in expected]
         self._output_dir, self._images_per_batch = output_dir, images_per_batch
         self._curves: dict[str, list[Curve]] = {
-            metric: [read_curve(run, metric) for run in expected] for metric in METRICS
+            metric: [curve(run, metric) for run in runs] for metric in METRICS
         }
         self._values: dict[str, list[float]] = {}
 

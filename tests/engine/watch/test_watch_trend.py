@@ -74,5 +74,5 @@ def test_the_band_of_earlier_runs(tmp_path, lines):
 
 
 def test_expected_runs_have_to_be_there(tmp_path):
-    with pytest.raises(UserError, match="nothing is not the folder of a run"):
+    with pytest.raises(UserError, match=r"nothing/metrics\.json does not exist"):
         Trend(str(tmp_path), 16, [tmp_path / "nothing"])
