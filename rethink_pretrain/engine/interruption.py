@@ -42,13 +42,12 @@ class Interruption(HookBase):
     def after_step(self) -> None:
         """Save and end where any process has been asked to."""
         asked = self._agree()
-        if not asked or self.trainer.ended:
-            return
         done = self.trainer.iter + 1
+        if not asked or self.trainer.ended or done == self.trainer.max_iter:
+            return  # or there is nothing left but the last evaluation
         logger.info("%s: saving after iteration %d.", signal.Signals(asked).name, done)
         self._checkpointer.save(f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter)
         comm.synchronize()  # the others would end the job before the file is there
-        self.trainer.iter = done  # for the record: this step is over
         raise KeyboardInterrupt if asked == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
 
     def _note(self, number: int, frame: Any) -> None:

@@ -44,7 +44,7 @@ class RunRecord(HookBase):
     def before_train(self) -> None:
         """Append this session, with all that is known before the first iteration."""
         self._record = read_run_record(self._path)
-        self._start = time.perf_counter()
+        self._start, self._samples = time.perf_counter(), self.trainer.samples
         self._session = {
             **describe_session(),
             "job": job_id(),
@@ -59,13 +59,12 @@ class RunRecord(HookBase):
 
     def after_train(self) -> None:
         """Add what the session cost, also when it ends by an error."""
-        stopped = self.trainer.ended.startswith("stopped")  # then `iter` is the last that was trained
-        end = self.trainer.iter + 1 if stopped else self.trainer.iter
+        images = self.trainer.samples - self._samples
         self._session |= {
-            "end_iter": end,
+            "end_iter": self.trainer.start_iter + images // self._images_per_batch,
             "ended": self.trainer.ended,
             "train_seconds": round(time.perf_counter() - self._start, 1),
-            "images_seen": (end - self.trainer.start_iter) * self._images_per_batch,
+            "images_seen": images,
             "peak_rss_mb": peak_rss_mb(),
         }
         self._write()

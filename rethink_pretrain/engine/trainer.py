@@ -70,6 +70,11 @@ class Trainer(DefaultTrainer):
         self.ended = ""
         self.register_hooks(self.build_hooks())
 
+    @property
+    def samples(self) -> int:
+        """Images that all processes have trained on since the start of the run, every visit counted."""
+        return self._trainer.samples
+
     def build_hooks(self) -> list[HookBase]:
         """In the order in which they run after every iteration."""
         cfg = self.cfg

@@ -1,6 +1,9 @@
 """One step of ours against one step of plain PyTorch, and a run in two halves against a whole one."""
 
 import copy
+import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -73,7 +76,7 @@ def test_two_halves_are_a_whole(short_cfg, tmp_path, workers):
     short_cfg.OUTPUT_DIR = str(tmp_path / "halves")
     run(short_cfg, 3)
     resumed = run(short_cfg, 6, resume=True)
-    assert resumed.start_iter == 3 and resumed._trainer.samples == 12
+    assert resumed.start_iter == 3 and resumed.samples == 12
     assert_same(weights(resumed), whole)
 
 
@@ -84,7 +87,7 @@ def test_a_batch_of_micro_batches_may_be_split_anew_on_resume(short_cfg, tmp_pat
     short_cfg.RETHINK.MICRO_BATCH = 2
     resumed = Trainer(short_cfg)
     resumed.resume_or_load(True)
-    assert resumed._trainer.samples == 12
+    assert resumed.samples == 12
 
 
 def test_samples_of_a_hosts_checkpoint_follow_from_its_iterations(short_cfg):
@@ -93,7 +96,7 @@ def test_samples_of_a_hosts_checkpoint_follow_from_its_iterations(short_cfg):
     del state["samples"]
     state["iteration"] = 2
     trainer._trainer.load_state_dict(state)
-    assert trainer._trainer.samples == 6
+    assert trainer.samples == 6
 
 
 def test_an_early_stop_ends_with_a_checkpoint_to_evaluate(short_cfg):
@@ -108,7 +111,38 @@ def test_an_early_stop_ends_with_a_checkpoint_to_evaluate(short_cfg):
 
     trainer.run_step = stop_in_the_third
     trainer.train()
-    assert trainer.ended == "stopped: enough" and trainer._trainer.samples == 6
+    assert trainer.ended == "stopped: enough" and trainer.samples == 6
     saved = torch.load(Path(short_cfg.OUTPUT_DIR, "model_final.pth"), weights_only=False)
     assert saved["iteration"] == saved["trainer"]["iteration"] == 2
     assert_same(saved["model"], weights(trainer))
+
+
+@pytest.mark.parametrize("at", [2, 4, 5])
+def test_an_interrupted_run_is_saved_recorded_and_not_evaluated(short_cfg, at):
+    """Also one step before the end, where the host would take it for finished; behind the last step it is."""
+    trainer = Trainer(short_cfg)
+    trainer.resume_or_load(False)
+    run_step = trainer.run_step
+
+    def interrupt():
+        run_step()
+        if trainer.iter == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer.run_step = interrupt
+    handler = signal.getsignal(signal.SIGTERM)
+    if at == 5:
+        trainer.train()
+    else:
+        with pytest.raises(SystemExit) as exit_info:
+            trainer.train()
+        assert exit_info.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == handler
+    folder = Path(short_cfg.OUTPUT_DIR)
+    (session,) = json.loads((folder / "run.json").read_text())["sessions"]
+    assert (session["end_iter"], session["images_seen"]) == (at + 1, 2 * (at + 1))
+    assert session["ended"] == ("finished" if at == 5 else "interrupted")
+    assert hasattr(trainer, "_last_eval_results") == (at == 5)
+    last = torch.load(folder / (folder / "last_checkpoint").read_text(), weights_only=False)
+    assert last["iteration"] == at
+    assert_same(last["model"], weights(trainer))
