@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import detectron2
 import pytest
 from detectron2.config import CfgNode
 
@@ -45,6 +46,16 @@ def loggers_as_they_were() -> Iterator[None]:
     for logger, (handlers, propagate, level) in zip(loggers, before):
         logger.handlers[:], logger.propagate = handlers, propagate
         logger.setLevel(level)
+
+
+def host_config_file(name: str) -> Path:
+    """A file of the host's model zoo; skips where this Detectron2 came without them."""
+    package = Path(detectron2.__file__).parent
+    # An installed host has its configs in model_zoo; a source tree only beside the package.
+    for folder in (package / "model_zoo" / "configs", package.parent / "configs"):
+        if (folder / name).is_file():
+            return folder / name
+    pytest.skip("this Detectron2 came without its configs")
 
 
 def flatten(node: CfgNode, prefix: str = "") -> dict:

@@ -8,10 +8,9 @@ the learning rate out of the momentum, which comes to the same.
 import math
 from pathlib import Path
 
-import detectron2
 import pytest
 import torch
-from conftest import flatten
+from conftest import flatten, host_config_file
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import Conv2d
 from detectron2.modeling import build_model
@@ -113,14 +112,9 @@ OUR_PARTS = {
 
 
 def load_host() -> CfgNode:
-    package = Path(detectron2.__file__).parent
-    # An installed host has its configs in model_zoo; a source tree only beside the package.
-    for folder in (package / "model_zoo" / "configs", package.parent / "configs"):
-        if (folder / HOST_3X).is_file():
-            cfg = get_cfg()
-            cfg.merge_from_file(str(folder / HOST_3X))
-            return cfg
-    pytest.skip("this Detectron2 came without its configs")
+    cfg = get_cfg()
+    cfg.merge_from_file(str(host_config_file(HOST_3X)))
+    return cfg
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,15 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # nothing else, else of the whole model but for predictors of another number of classes.
     cfg.RETHINK.MIN_COVERAGE = 0.95
 
+    # Norms, by a name of layers.NORMS, where the host has no key; "" is none.
+    cfg.MODEL.ROI_KEYPOINT_HEAD.NORM = ""
+    # Share of the activations behind each fully connected layer of the box head that is dropped in training.
+    cfg.MODEL.ROI_BOX_HEAD.DROPOUT = 0.0
+    cfg.MODEL.VGG = CfgNode({"NORM": ""})
+    _add_watch(cfg)
+
+
+def _add_watch(cfg: CfgNode) -> None:
     # What a run shows and keeps beside the host's metrics.
     cfg.RETHINK.WATCH = CfgNode()
     # Iterations between two rows of metrics.json and two log lines.
@@ -86,9 +95,3 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # Weights & Biases: "" is off, "offline" writes into OUTPUT_DIR/wandb, "online" sends. It needs
     # `pip install wandb`.
     cfg.RETHINK.WATCH.WANDB = ""
-
-    # Norms, by a name of layers.NORMS, where the host has no key; "" is none.
-    cfg.MODEL.ROI_KEYPOINT_HEAD.NORM = ""
-    # Share of the activations behind each fully connected layer of the box head that is dropped in training.
-    cfg.MODEL.ROI_BOX_HEAD.DROPOUT = 0.0
-    cfg.MODEL.VGG = CfgNode({"NORM": ""})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from detectron2 import model_zoo
+from conftest import host_config_file
 from detectron2.config import CfgNode, get_cfg
 
 from rethink_pretrain.config import add_rethink_config, load_config, resolve, scale_to
@@ -215,7 +215,7 @@ class TestScale:
 
     def test_9x_on_32_gpus_is_detectron2s_own_file(self):
         host = get_cfg()
-        host.merge_from_file(model_zoo.get_config_file("Misc/scratch_mask_rcnn_R_50_FPN_9x_gn.yaml"))
+        host.merge_from_file(str(host_config_file("Misc/scratch_mask_rcnn_R_50_FPN_9x_gn.yaml")))
         cfg = load_config(CONFIGS / "scratch_9x.yaml", opts=["RETHINK.IMAGES_PER_GPU", "2"])
         scale_to(cfg, 32)
         keys = ("IMS_PER_BATCH", "MAX_ITER", "STEPS", "BASE_LR")

@@ -1,12 +1,10 @@
 """Schedules against the paper's table, the host's own configs and hand-computed numbers."""
 
 from itertools import pairwise
-from pathlib import Path
 
-import detectron2
 import pytest
 import yaml
-from conftest import PAPER_SCHEDULES
+from conftest import PAPER_SCHEDULES, host_config_file
 
 from rethink_pretrain.errors import UserError
 from rethink_pretrain.solver import build_schedule, parse_length
@@ -44,12 +42,7 @@ class TestPaper:
 
 def read_host_solver(file: str) -> dict:
     """The SOLVER keys that `file` of the host's configs sets, merged over those of its _BASE_."""
-    package = Path(detectron2.__file__).parent
-    # An installed host has its configs in model_zoo; a source tree only beside the package.
-    folders = [package / "model_zoo" / "configs", package.parent / "configs"]
-    path = next((folder / file for folder in folders if (folder / file).is_file()), None)
-    if path is None:
-        pytest.skip("this Detectron2 came without its configs")
+    path = host_config_file(file)
     solver = {}
     while path:
         content = yaml.safe_load(path.read_text())
