@@ -117,14 +117,17 @@ class Prediction(NamedTuple):
 
     @property
     def seconds_per_iteration(self) -> float:
+        """All parts of `step`."""
         return sum(self.step.values())
 
     @property
     def hours(self) -> float:
+        """The whole run, evaluations and checkpoints too."""
         return sum(self.run.values()) / 3600
 
     @property
     def gpu_hours(self) -> float:
+        """`hours` on all GPUs."""
         return self.gpus * self.hours
 
     @property

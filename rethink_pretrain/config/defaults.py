@@ -9,34 +9,8 @@ def add_rethink_config(cfg: CfgNode) -> None:
     """Add the `RETHINK` node to a config of the host. Call it before merging any of our files."""
     cfg.RETHINK = CfgNode()
 
-    # Training length: "6x" (1x is 90k iterations of 16 images), "220k iterations" (of 16 images), "73ep",
-    # "8.6M images". "" leaves SOLVER as it is. Otherwise SOLVER.MAX_ITER, STEPS, BASE_LR and WARMUP_ITERS
-    # follow from it and from SOLVER.IMS_PER_BATCH, and are not set by hand.
-    cfg.RETHINK.SCHEDULE = ""
-    # Learning rate and warm-up length, in iterations, for a batch of 16 images. Other batches follow
-    # by the linear rule.
-    cfg.RETHINK.REFERENCE_LR = 0.02
-    cfg.RETHINK.REFERENCE_WARMUP_ITERS = 500
-    # Where the learning rate drops: iterations of 16 images before the end, or shares of the length where
-    # below 1. () is the paper's rule: 60k and 20k before the end, for lengths below 2x at 2/3 and 8/9.
-    cfg.RETHINK.DROPS = ()
-    # Iterations of 16 images between two evaluations and two checkpoints; where SCHEDULE is set,
-    # TEST.EVAL_PERIOD and SOLVER.CHECKPOINT_PERIOD follow by the linear rule. 0 leaves them, and a value set
-    # by hand stays.
-    cfg.RETHINK.REFERENCE_EVAL_PERIOD = 0
-    cfg.RETHINK.REFERENCE_CHECKPOINT_PERIOD = 0
-    # Images per process and step: SOLVER.IMS_PER_BATCH becomes this times the number of processes. 0 leaves
-    # it.
-    cfg.RETHINK.IMAGES_PER_GPU = 0
-    # Images that a process passes through the model at once; the gradients of its share of IMS_PER_BATCH add
-    # up before the update. 0 is all of its share. With 2, 1 to 8 GPUs take the paper's step of 8 x 2.
-    cfg.RETHINK.MICRO_BATCH = 0
-    # Images of one orientation (wide or tall) that stay together in a batch, where
-    # DATALOADER.ASPECT_RATIO_GROUPING is on. The order of images depends on it, and not on the number of
-    # processes.
-    cfg.RETHINK.ASPECT_GROUP = 2
-    # Images that one "ep" of RETHINK.SCHEDULE counts; the default is COCO train2017.
-    cfg.RETHINK.IMAGES_PER_EPOCH = COCO_TRAIN2017_IMAGES
+    _add_schedule(cfg)
+    _add_watch(cfg)
 
     # Random initialisation: "detectron" (the paper's code), "detectron2" (the host) or "msra" (the paper's
     # VGG-16). See modeling/init.py for what differs.
@@ -71,7 +45,37 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # Share of the activations behind each fully connected layer of the box head that is dropped in training.
     cfg.MODEL.ROI_BOX_HEAD.DROPOUT = 0.0
     cfg.MODEL.VGG = CfgNode({"NORM": ""})
-    _add_watch(cfg)
+
+
+def _add_schedule(cfg: CfgNode) -> None:
+    # Training length: "6x" (1x is 90k iterations of 16 images), "220k iterations" (of 16 images), "73ep",
+    # "8.6M images". "" leaves SOLVER as it is. Otherwise SOLVER.MAX_ITER, STEPS, BASE_LR and WARMUP_ITERS
+    # follow from it and from SOLVER.IMS_PER_BATCH, and are not set by hand.
+    cfg.RETHINK.SCHEDULE = ""
+    # Learning rate and warm-up length, in iterations, for a batch of 16 images. Other batches follow
+    # by the linear rule.
+    cfg.RETHINK.REFERENCE_LR = 0.02
+    cfg.RETHINK.REFERENCE_WARMUP_ITERS = 500
+    # Where the learning rate drops: iterations of 16 images before the end, or shares of the length where
+    # below 1. () is the paper's rule: 60k and 20k before the end, for lengths below 2x at 2/3 and 8/9.
+    cfg.RETHINK.DROPS = ()
+    # Iterations of 16 images between two evaluations and two checkpoints; where SCHEDULE is set,
+    # TEST.EVAL_PERIOD and SOLVER.CHECKPOINT_PERIOD follow by the linear rule. 0 leaves them, and a value set
+    # by hand stays.
+    cfg.RETHINK.REFERENCE_EVAL_PERIOD = 0
+    cfg.RETHINK.REFERENCE_CHECKPOINT_PERIOD = 0
+    # Images per process and step: SOLVER.IMS_PER_BATCH becomes this times the number of processes. 0 leaves
+    # it.
+    cfg.RETHINK.IMAGES_PER_GPU = 0
+    # Images that a process passes through the model at once; the gradients of its share of IMS_PER_BATCH add
+    # up before the update. 0 is all of its share. With 2, 1 to 8 GPUs take the paper's step of 8 x 2.
+    cfg.RETHINK.MICRO_BATCH = 0
+    # Images of one orientation (wide or tall) that stay together in a batch, where
+    # DATALOADER.ASPECT_RATIO_GROUPING is on. The order of images depends on it, and not on the number of
+    # processes.
+    cfg.RETHINK.ASPECT_GROUP = 2
+    # Images that one "ep" of RETHINK.SCHEDULE counts; the default is COCO train2017.
+    cfg.RETHINK.IMAGES_PER_EPOCH = COCO_TRAIN2017_IMAGES
 
 
 def _add_watch(cfg: CfgNode) -> None:
