@@ -10,7 +10,7 @@ from .curves import AXES, at_equal_positions, curve, thinned, wall_hours
 from .page import Chart, Section, Table, Text
 from .provenance import describe_origin
 from .report_charts import plot_curves
-from .runs import RANDOM, UNKNOWN, RunData, series
+from .runs import MAIN_METRICS, RANDOM, UNKNOWN, RunData, series
 
 _TASKS = {  # of the host's metrics, in words
     "bbox": "box",
@@ -29,7 +29,6 @@ _NAMES = {
     "ARm": "AR, medium objects",
     "ARl": "AR, large objects",
 }
-_MAIN = ("/AP", "/mIoU", "/PQ")  # endings of the metrics that every evaluation of a task has
 _OF_CATEGORY = re.compile(r"(?P<metric>.*?/(AP|IoU|ACC))-(?P<category>.+)")
 _NOTES = {  # on an axis
     "epochs": " of the training set in run.json",
@@ -118,7 +117,7 @@ def _start(run: RunData) -> str:
 
 def _check_measured(runs: Sequence[RunData], metric: str) -> None:
     if not any(curve(run, metric, "iterations") for run in runs):
-        found = sorted({key for run in runs for row in run.rows for key in row if key.endswith(_MAIN)})
+        found = sorted({key for run in runs for row in run.rows for key in row if key.endswith(MAIN_METRICS)})
         known = f"they measured {', '.join(found)}" if found else "they hold no evaluation at all"
         raise UserError(f"No run has a value of {metric!r}; {known}.")
 
@@ -175,7 +174,7 @@ def _last_rows(runs: Sequence[RunData], metric: str) -> list[dict[str, float]]:
     for run in runs:
         iterations, _ = series(run.rows, metric)
         row = next((row for row in run.rows if row["iteration"] in iterations[-1:]), {})
-        tasks = tuple(f"{key.rpartition('/')[0]}/" for key in row if key.endswith(_MAIN))
+        tasks = tuple(f"{key.rpartition('/')[0]}/" for key in row if key.endswith(MAIN_METRICS))
         ret.append({key: value for key, value in row.items() if key.startswith(tasks)})
     return ret
 

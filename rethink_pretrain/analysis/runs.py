@@ -14,6 +14,7 @@ from ..files import read_json
 
 RANDOM = "random"  # the arm that starts from no weights
 UNKNOWN = "unknown"
+MAIN_METRICS = ("/AP", "/mIoU", "/PQ")  # endings of the metrics that every evaluation of a task has
 
 # Of the keys that something is computed from.
 _TYPES = {"MODEL.WEIGHTS": str, "SEED": int, "SOLVER.IMS_PER_BATCH": int, "SOLVER.MAX_ITER": int}

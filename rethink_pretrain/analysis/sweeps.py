@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..errors import UserError
-from .runs import read_metrics
-
-_ENDINGS = ("/AP", "/mIoU", "/PQ")  # of the metric that says that an evaluation took place
+from .runs import MAIN_METRICS, read_metrics
 
 
 class Run(NamedTuple):
@@ -110,7 +108,7 @@ def read_state(output: str | Path) -> State:
         return State("pending")
     total = int(config.get("SOLVER", {}).get("MAX_ITER", 0))
     sessions = record.get("sessions") or [{}]
-    measured = [(row["iteration"], row[k]) for row in rows for k in sorted(row) if k.endswith(_ENDINGS)]
+    measured = [(row["iteration"], row[k]) for row in rows for k in sorted(row) if k.endswith(MAIN_METRICS)]
     box = [(row["iteration"], row["bbox/AP"]) for row in rows if "bbox/AP" in row]
     iteration = max([sessions[-1].get("end_iter", 0), *(int(row["iteration"]) + 1 for row in rows[-1:])])
     ended = total > 0 and sessions[-1].get("end_iter", 0) >= total

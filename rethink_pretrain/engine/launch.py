@@ -52,7 +52,7 @@ def launch(
     elif processes.total == 1:
         run(*args)
     else:
-        _start(processes, num_machines, machine_rank, dist_url, on_gpu)
+        _start(processes, num_machines, machine_rank, dist_url)
 
 
 def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, on_gpu: bool) -> None:
@@ -135,7 +135,7 @@ def _watch_parent(parent: int) -> None:
     os._exit(128 + signal.SIGTERM)
 
 
-def _start(processes: Processes, num_machines: int, machine_rank: int, dist_url: str, on_gpu: bool) -> None:
+def _start(processes: Processes, num_machines: int, machine_rank: int, dist_url: str) -> None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -143,9 +143,6 @@ def _start(processes: Processes, num_machines: int, machine_rank: int, dist_url:
     for name in logging.root.manager.loggerDict:
         if name.startswith("torch.distributed"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what failed is said below, once
-    if not on_gpu:
-        threads = max(1, (os.cpu_count() or 1) // processes.per_machine)
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     config = LaunchConfig(
         min_nodes=num_machines,
         max_nodes=num_machines,

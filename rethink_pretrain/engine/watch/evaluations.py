@@ -5,9 +5,7 @@ from pathlib import Path
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventStorage
 
-from ...analysis.runs import read_metrics, series
-
-_ENDINGS = ("/AP", "/mIoU", "/PQ")  # of the metric that says that an evaluation took place
+from ...analysis.runs import MAIN_METRICS, read_metrics, series
 
 
 def measured_now(storage: EventStorage) -> dict[str, float]:
@@ -15,7 +13,7 @@ def measured_now(storage: EventStorage) -> dict[str, float]:
     now = {
         name: value for name, (value, at) in storage.latest().items() if at == storage.iter and "/" in name
     }
-    return now if any(name.endswith(_ENDINGS) for name in now) else {}
+    return now if any(name.endswith(MAIN_METRICS) for name in now) else {}
 
 
 def measured_before(output_dir: str | Path, metric: str, iteration: int) -> list[tuple[int, float]]:
