@@ -11,6 +11,7 @@ def add_rethink_config(cfg: CfgNode) -> None:
 
     _add_schedule(cfg)
     _add_watch(cfg)
+    _add_safety(cfg)
 
     # Random initialisation: "detectron" (the paper's code), "detectron2" (the host) or "msra" (the paper's
     # VGG-16). See modeling/init.py for what differs.
@@ -99,3 +100,27 @@ def _add_watch(cfg: CfgNode) -> None:
     # Weights & Biases: "" is off, "offline" writes into OUTPUT_DIR/wandb, "online" sends. It needs
     # `pip install wandb`.
     cfg.RETHINK.WATCH.WANDB = ""
+
+
+def _add_safety(cfg: CfgNode) -> None:
+    # Checkpoints model_<iteration>.pth that are kept, the newest ones; 0 keeps all. model_best.pth and
+    # model_final.pth stay, and do not count.
+    cfg.RETHINK.KEEP_CHECKPOINTS = 0
+    # Whether weight files may build any Python object, that is, run code. Only --trust-pickle and the command
+    # line can switch it on, no file.
+    cfg.RETHINK.TRUST_PICKLE = False
+
+    # What happens when the loss of a step is not finite, or explodes: "skip" leaves out the step; "lower_lr"
+    # also halves the learning rate for the rest of the run; "roll_back" goes back to the last checkpoint and
+    # on with other images; "stop" ends training. Every case is a line of incidents.jsonl.
+    cfg.RETHINK.NUMERICS = CfgNode()
+    cfg.RETHINK.NUMERICS.POLICY = "skip"
+    # A loss explodes where it is this many times the median of the last 100 steps. 0 is off.
+    cfg.RETHINK.NUMERICS.EXPLOSION = 100.0
+    # So many steps in a row, or roll-backs without a step beyond the place, end training.
+    cfg.RETHINK.NUMERICS.MAX_IN_A_ROW = 10
+
+    # Training images that cannot be read are replaced by others of the set, up to this share of it.
+    cfg.RETHINK.MAX_BAD_IMAGES = 0.01
+    # Images of more pixels are not decoded.
+    cfg.RETHINK.MAX_IMAGE_PIXELS = 100_000_000

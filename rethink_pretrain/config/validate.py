@@ -7,6 +7,7 @@ from ..layers import get_norm_factory
 
 _AUGMENTATIONS = ("resize", "lsj")
 _DOCTOR = ("stop", "warn", "off")
+_POLICIES = ("skip", "lower_lr", "roll_back", "stop")
 
 
 def validate(cfg: CfgNode) -> None:
@@ -36,6 +37,9 @@ def _check_names(cfg: CfgNode) -> None:
     for key, names in (("AUGMENTATION", _AUGMENTATIONS), ("DOCTOR", _DOCTOR)):
         if cfg.RETHINK[key] not in names:
             raise UserError(f"RETHINK.{key} {cfg.RETHINK[key]!r} is none of: {', '.join(names)}.")
+    numerics = cfg.RETHINK.NUMERICS
+    if numerics.POLICY not in _POLICIES:
+        raise UserError(f"RETHINK.NUMERICS.POLICY {numerics.POLICY!r} is none of: {', '.join(_POLICIES)}.")
 
 
 def _check_images(cfg: CfgNode) -> None:

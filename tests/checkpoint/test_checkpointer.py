@@ -21,7 +21,7 @@ from rethink_pretrain.data import list_images_of_dataset, measure_pixels, regist
 from rethink_pretrain.engine import Trainer
 from rethink_pretrain.errors import UserError
 
-CONFIG = Path(__file__).parents[1] / "configs" / "toy" / "scratch_mask_rcnn_R_18_FPN_gn.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "toy" / "scratch_mask_rcnn_R_18_FPN_gn.yaml"
 CAFFE2_PARTS = {"conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c", "shortcut": "branch1"}
 
 
