@@ -120,18 +120,19 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} is not the config of a run: it holds no keys.")
-    config = _flatten(content)
+    config = flatten(content)
     for key, kind in _TYPES.items():
         if not isinstance(config.get(key, kind()), kind):
             raise UserError(f"{path}: {key} is {config[key]!r}, where a run has a {kind.__name__}.")
     return config
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of nested dicts."""
     ret = {}
     for key, value in node.items():
         name = f"{prefix}{key}"
-        ret.update(_flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
+        ret.update(flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
     return ret
 
 

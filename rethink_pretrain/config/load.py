@@ -1,6 +1,8 @@
 """From files and command line to one resolved, validated config. The only reader of YAML."""
 
 import difflib
+import io
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +13,13 @@ from detectron2.config import CfgNode, get_cfg
 
 from ..errors import UserError
 from .defaults import add_rethink_config
+from .plain_yaml import read_plain_yaml
 from .resolve import resolve
 from .validate import validate
+
+_MAX_FILES = 100  # that one file may bring in by _BASE_
+# The last two are of Python's parser, which reads values that are text.
+_YACS_ERRORS = (ValueError, AssertionError, MemoryError, RecursionError)
 
 
 def load_config(
@@ -51,24 +58,53 @@ def find_overlay(name: str | Path, config_file: Path) -> Path:
 
 
 def _merge_file(cfg: CfgNode, path: Path) -> None:
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"Config file {str(path)!r} does not exist. Ours are in configs/ (see its README).")
+    loaded = _load_file(path)
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: not a config of KEY: VALUE lines, but {type(loaded).__name__}.")
+    _check_keys(cfg, loaded, str(path))
+    if loaded.get("RETHINK", {}).get("TRUST_PICKLE", False) is not False:
+        raise UserError(
+            f"{path}: RETHINK.TRUST_PICKLE lets weights run code, so no file can set it. Give --trust-pickle "
+            "if you know who made the weights."
+        )
+    _merge(cfg, loaded, str(path))
+
+
+def _load_file(path: Path) -> Any:
+    """What the file and its `_BASE_` files hold together."""
     try:
         # Not the host's merge_from_file: by default that builds any Python object a YAML tag asks for.
-        loaded = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
+        return _make_reader(path).load_yaml_with_base(str(path), allow_unsafe=False)
+    except UserError:
+        raise
     except yaml.YAMLError as error:
         raise UserError(_describe_yaml_error(error, path)) from None
     except FileNotFoundError as error:
         raise UserError(f"{path}: its _BASE_ file {error.filename!r} does not exist.") from None
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        problem = "a circle of _BASE_ files" if isinstance(error, RecursionError) else error
-        raise UserError(f"{path}: this file or a _BASE_ of it cannot be read: {problem}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: this file or a _BASE_ of it cannot be read: {error}.") from None
     except (TypeError, AttributeError, AssertionError) as error:
         raise UserError(f"{path}: not a config of KEY: VALUE lines ({error}).") from None
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path}: not a config of KEY: VALUE lines, but {type(loaded).__name__}.")
-    _check_keys(cfg, loaded, str(path))
-    _merge(cfg, loaded, str(path))
+    except (ValueError, LookupError, OverflowError) as error:  # of PyYAML, for a date of month 13 or so
+        raise UserError(f"{path}: this file or a _BASE_ of it has a value that is none ({error}).") from None
+
+
+def _make_reader(path: Path) -> type[CfgNode]:
+    """The host's, which merges `_BASE_` files, but for plain YAML alone, and not endlessly many."""
+    count = itertools.count(1)
+
+    class Reader(CfgNode):
+        @classmethod
+        def _open_cfg(cls, filename: str) -> io.StringIO:
+            if next(count) > _MAX_FILES:
+                raise UserError(f"{path}: more than {_MAX_FILES} files by _BASE_. Is there a circle?")
+            file = io.StringIO(read_plain_yaml(filename))
+            file.name = filename  # which PyYAML's messages quote
+            return file
+
+    return Reader
 
 
 def _describe_yaml_error(error: yaml.YAMLError, path: Path) -> str:
@@ -90,7 +126,7 @@ def _merge_opts(cfg: CfgNode, opts: list[str]) -> None:
         _check_keys(cfg, _nest(key, value), "command line")
         try:
             cfg.merge_from_list([key, value])
-        except (ValueError, AssertionError) as error:
+        except _YACS_ERRORS as error:
             raise UserError(f"command line: {key} {value}: {_describe_yacs_error(error)}") from None
 
 
@@ -103,12 +139,14 @@ def _nest(key: str, value: Any) -> dict[str, Any]:
 def _merge(cfg: CfgNode, loaded: dict[str, Any], where: str) -> None:
     try:
         cfg.merge_from_other_cfg(CfgNode(loaded))
-    except (ValueError, AssertionError) as error:
+    except _YACS_ERRORS as error:
         raise UserError(f"{where}: {_describe_yacs_error(error)}") from None
 
 
 def _describe_yacs_error(error: Exception) -> str:
     """Its words, as in "Type mismatch (int vs. str) with values (16 vs. x) for config key: k"."""
+    if isinstance(error, (MemoryError, RecursionError)):
+        return "a value is nested too deeply."
     return re.sub(r"<class '(\w+)'>", r"\1", str(error))
 
 

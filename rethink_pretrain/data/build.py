@@ -1,5 +1,6 @@
 """The training loader: the host's records and mapper, in an order that a resume continues exactly."""
 
+import contextlib
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -13,17 +14,24 @@ from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import UserError
+from ..errors import UserError, worker_errors
+from .bad_images import MAX_ATTEMPTS, BadImage, BadImages, describe_bad, replacement
 from .sampler import SAMPLE, MicroBatchSampler, derive_seed
 
 Record = dict[str, Any]
 
 
 class SeededSamples(Dataset):
-    """Mapped records, whose augmentation draws depend on the seed and the sample's position alone."""
+    """Mapped records, whose augmentation draws depend on the seed and the sample's position alone.
+
+    A record that cannot be used is replaced by another one, which depends on the same two.
+    """
 
     def __init__(self, records: list[Record], mapper: Callable[[Record], Record], seed: int):
-        """`mapper` may draw from the generators of `random`, NumPy and torch (on the CPU)."""
+        """`mapper` may draw from the generators of `random`, NumPy and torch (on the CPU).
+
+        It raises `UserError` for a record that cannot be used.
+        """
         self.dataset = DatasetFromList(records, copy=False)
         self._mapper, self._seed = mapper, seed
 
@@ -31,26 +39,63 @@ class SeededSamples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, key: tuple[int, int]) -> Record:
-        """The sample at `key`: its position in the run and its index. Leaves the generators as they were."""
+        """The sample at `key`: its position in the run and its index. Leaves the generators as they were.
+
+        Under "replaces" it has the `BadImage`s in whose place it stands, if any. Raises `UserError` where
+        one after the other cannot be used.
+        """
         position, index = key
-        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        try:
-            seed = derive_seed(self._seed, SAMPLE, position)
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.default_generator.manual_seed(seed)
-            return self._mapper(self.dataset[index])
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
-            torch.set_rng_state(states[2])
+        replaced: list[BadImage] = []
+        with _preserved_generators():
+            while True:
+                try:
+                    sample = self._map(position, index)
+                except UserError as error:
+                    replaced.append(describe_bad(self.dataset[index], error))
+                else:
+                    return {**sample, "replaces": replaced} if replaced else sample
+                if len(replaced) == MAX_ATTEMPTS:
+                    reason = replaced[-1].reason
+                    raise UserError(
+                        f"{MAX_ATTEMPTS} training images in a row cannot be used. The last: {reason}"
+                    )
+                index = replacement(self._seed, position, len(replaced), len(self))
+
+    def _map(self, position: int, index: int) -> Record:
+        seed = derive_seed(self._seed, SAMPLE, position)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        return self._mapper(self.dataset[index])
+
+
+@contextlib.contextmanager
+def _preserved_generators() -> Iterator[None]:
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 class TrainLoader:
-    """Endless micro-batches (lists of mapped records) of this process; an iterator starts at `position`."""
+    """Endless micro-batches (lists of mapped records) of this process; an iterator starts at `position`.
 
-    def __init__(self, dataset: SeededSamples, sampler: MicroBatchSampler, num_workers: int = 0):
+    bad_images: the `BadImages` that this process has met.
+    """
+
+    def __init__(
+        self,
+        dataset: SeededSamples,
+        sampler: MicroBatchSampler,
+        num_workers: int = 0,
+        max_bad_images: float = 0.01,
+    ):
+        """`max_bad_images`: the share of `dataset` above which an iterator raises `UserError`."""
         self.dataset, self._sampler, self._num_workers = dataset, sampler, num_workers
+        self.bad_images = BadImages(len(dataset), max_bad_images)
 
     @property
     def position(self) -> int:
@@ -63,7 +108,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[Record]]:
         # A generator: workers start at the first batch, when the position is known.
-        yield from DataLoader(
+        batches = DataLoader(
             self.dataset,
             batch_sampler=self._sampler,
             num_workers=self._num_workers,
@@ -71,6 +116,12 @@ class TrainLoader:
             worker_init_fn=_ignore_signals,
             persistent_workers=self._num_workers > 0,
         )
+        with worker_errors():
+            for batch in batches:
+                for sample in batch:
+                    for bad in sample.pop("replaces", ()):
+                        self.bad_images.add(bad)
+                yield batch
 
 
 def _ignore_signals(worker: int) -> None:
@@ -119,4 +170,5 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Record], Record]) -> Trai
         rank=comm.get_rank(),
         processes=processes,
     )
-    return TrainLoader(SeededSamples(records, mapper, seed), sampler, cfg.DATALOADER.NUM_WORKERS)
+    samples = SeededSamples(records, mapper, seed)
+    return TrainLoader(samples, sampler, cfg.DATALOADER.NUM_WORKERS, cfg.RETHINK.MAX_BAD_IMAGES)

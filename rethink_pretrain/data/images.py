@@ -1,39 +1,57 @@
-"""Reading images: the host's formats, and "RAW", which keeps the file's own channels and bit depth."""
+"""Reading images: whatever a file holds, the outcome is an image or a `UserError` of one line.
 
-import warnings
+Files come from anybody, so the number of pixels is looked at before they are decoded, and nothing but the
+formats below is tried: others of PIL's start programs (EPS), or would be a way in for no use.
+"""
+
+import contextlib
+import math
+import os
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Any, BinaryIO
 
 import numpy as np
 from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 
 RAW = "RAW"
+MAX_PIXELS = 100_000_000  # as RETHINK.MAX_IMAGE_PIXELS, for readers without a config
 
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # PIL's names; MPO opens as JPEG
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GRAY = 0  # colour type of the header chunk
+_MANY_FILES = ("ome", "mmstack", "ndtiff")  # kinds of TIFF that name other files to read
 
 
-def read_image(path: str, image_format: str, channels: int | None = None) -> np.ndarray:
+class RawOnly(UserError):
+    """A file that INPUT.FORMAT "RAW" alone may read: of more than 8 bits, or of no format of PIL's."""
+
+
+def read_image(
+    path: str, image_format: str, channels: int | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
     """An H x W x C image; C has to be `channels` where that is given.
 
-    The formats of PIL and "BGR" are the host's `read_image`. "RAW" is the file's own values in its own
-    channel order, rotated as EXIF says: uint8 for 8-bit files of 1 or 3 channels, which the host resizes
-    through PIL, else float32, which it resizes through torch (bilinear without antialiasing).
-    Raises `UserError` for a file that cannot be read or has another number of channels.
+    The formats of PIL and "BGR" give what the host's `read_image` gives. "RAW" is the file's own values in
+    its own channel order, rotated as EXIF says: uint8 for 8-bit files of 1 or 3 channels, which the host
+    resizes through PIL, else float32, which it resizes through torch (bilinear without antialiasing).
+    Raises `UserError` for a file that cannot be read, has more than `max_pixels`, another number of channels,
+    or, but for "RAW", more than 8 bits.
     """
-    if image_format != RAW:
-        image = detection_utils.read_image(path, format=image_format)
+    if image_format == RAW:
+        image = as_input(read_stored(path, max_pixels))
     else:
-        image = as_input(read_stored(path))
+        image = _read(path, lambda file: _read_converted(file, image_format, max_pixels), max_pixels)
     if channels is not None and image.shape[2] != channels:
         raise UserError(
-            f"{path}: {image.shape[2]} channels found, {channels} expected. Give MODEL.PIXEL_MEAN and "
-            f'MODEL.PIXEL_STD one value per channel, and INPUT.FORMAT "{RAW}" for anything but 3 channels '
-            "of 8 bits."
+            one_line(f"{path}: {image.shape[2]} channels found, {channels} expected. ")
+            + "Give MODEL.PIXEL_MEAN and MODEL.PIXEL_STD one value per channel, and INPUT.FORMAT "
+            f'"{RAW}" for anything but 3 channels of 8 bits.'
         )
     return image
 
@@ -44,43 +62,168 @@ def as_input(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image if keep else image.astype(np.float32))
 
 
-def read_stored(path: str) -> np.ndarray:
-    """The values of a PNG, JPEG, TIFF or .npy file as they are stored, H x W x C."""
+def read_stored(path: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The values of an image, TIFF or .npy file as they are stored, H x W x C; all fit into float32."""
     suffix = PurePath(path).suffix.lower()
     read = {".npy": _read_npy, ".tif": _read_tiff, ".tiff": _read_tiff}.get(suffix, _read_pil)
-    try:
-        with PathManager.open(path, "rb") as file:
-            image = read(file)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    except (OSError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"Cannot read {path}: {error}") from None
-    if image.ndim == 2:
-        image = image[:, :, None]
-    if image.ndim != 3 or 0 in image.shape or image.dtype.kind not in "buif":
-        raise UserError(
-            f"{path}: an image is height x width x channels of real numbers, but this is "
-            f"{image.dtype} {' x '.join(map(str, image.shape))}."
-        )
-    if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise UserError(f"{path}: holds NaN or infinite values. Replace them, for example by the mean.")
+    image = _read(path, lambda file: read(file, max_pixels), max_pixels)
+    with np.errstate(over="ignore"):
+        if image.dtype.kind == "f" and not np.isfinite(image.astype(np.float32, copy=False)).all():
+            raise UserError(
+                one_line(f"{path}: holds NaN or infinite values. Replace them, for example by the mean.")
+            )
     return image
 
 
-def _read_npy(file: BinaryIO) -> np.ndarray:
-    return np.load(file, allow_pickle=False)
+def _read(path: str, decode: Callable[[BinaryIO], np.ndarray], max_pixels: int) -> np.ndarray:
+    """`decode` of the opened file, H x W x C. Whatever goes wrong in it is a `UserError` with the path."""
+    try:
+        _check_name(path)
+        with PathManager.open(path, "rb") as file, _pixel_limit(max_pixels):
+            if not file.read(1):
+                raise UserError("the file is empty.")
+            file.seek(0)
+            image = decode(file)
+        if image.ndim == 2:
+            image = image[:, :, None]
+        _check_values(image.shape, image.dtype)
+    except UserError as error:
+        raise type(error)(one_line(f"Cannot read {path}: {error}")) from None
+    except Exception as error:  # a broken file leads the decoders into errors of every kind
+        raise UserError(one_line(f"Cannot read {path}: {_describe(error, max_pixels)}.")) from None
+    return image
 
 
-def _read_tiff(file: BinaryIO) -> np.ndarray:
+def _check_name(path: str) -> None:
+    if "://" in os.fspath(path):  # the host would fetch it
+        raise UserError("names of images are no addresses. Download it, and give the file.")
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+        raise UserError("it is not a file.")
+
+
+@contextlib.contextmanager
+def _pixel_limit(max_pixels: int) -> Iterator[None]:
+    """PIL's limit, one for the process, becomes ours: decoders ask it for what they allocate themselves."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _describe(error: Exception, max_pixels: int) -> str:
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return _too_large(max_pixels)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    kind = "" if isinstance(error, ValueError) else type(error).__name__
+    return " ".join(filter(None, (kind, str(error))))
+
+
+def _too_large(max_pixels: int) -> str:
+    return (
+        f"it is larger than RETHINK.MAX_IMAGE_PIXELS {max_pixels} (4 channels counted as one). Make it "
+        "smaller, or raise the limit if the memory suffices"
+    )
+
+
+def _check_size(shape: tuple[int, ...], max_pixels: int) -> None:
+    """Of an H x W x C image that is not in memory yet. Many channels count as more pixels."""
+    if max(math.prod(shape[:2]), math.prod(shape) / 4) > max_pixels:
+        raise UserError(f"{_too_large(max_pixels)}.")
+
+
+def _check_values(shape: tuple[int, ...], dtype: np.dtype) -> None:
+    if len(shape) not in (2, 3) or min(shape) < 1 or dtype.kind not in "buif":
+        raise UserError(
+            "an image is height x width x channels of real numbers, but this is "
+            f"{dtype} {' x '.join(map(str, shape))}."
+        )
+
+
+def _open_pil(file: BinaryIO, max_pixels: int) -> Image.Image:
+    """The header of the first image in `file`, which is not decoded yet."""
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise RawOnly(
+            f"it is broken, or of none of the formats {', '.join(_FORMATS)}. For .npy, and TIFF of many "
+            f'channels, set INPUT.FORMAT to "{RAW}".'
+        ) from None
+    _check_size((image.height, image.width), max_pixels)
+    return image
+
+
+def _read_converted(file: BinaryIO, image_format: str, max_pixels: int) -> np.ndarray:
+    """As the host's `read_image` does from here on, for the same pixels."""
+    image = _open_pil(file, max_pixels)
+    if image.mode[0] in "IF":
+        raise RawOnly(
+            "it has more than 8 bits per value, which would be cut off. Images of such depth need "
+            f'INPUT.FORMAT "{RAW}"; labels have to be stored with 8 bits.'
+        )
+    image = detection_utils._apply_exif_orientation(image)
+    return detection_utils.convert_PIL_to_numpy(image, image_format)
+
+
+def _read_npy(file: BinaryIO, max_pixels: int) -> np.ndarray:
+    """The header is checked first: the array is allocated by what it says."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise UserError("an image of real numbers is stored in version 1 or 2 of the format.")
+    one = version == (1, 0)
+    read_header = np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise UserError("it holds Python objects, which could run code.")
+    _check_values(shape, dtype)
+    _check_size(shape, max_pixels)
+    start, end = file.tell(), file.seek(0, os.SEEK_END)
+    if end - start < math.prod(shape) * dtype.itemsize:
+        raise UserError("it ends before its last value.")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _read_tiff(file: BinaryIO, max_pixels: int) -> np.ndarray:
     """The first image of the file; channels may stand in pixels, planes or pages."""
     tifffile = _import_tifffile()
-    with tifffile.TiffFile(file) as tiff:
+    _check_pages(file)
+    alone = {f"is_{kind}": False for kind in _MANY_FILES if kind in tifffile.TIFF.FILE_FLAGS}
+    with tifffile.TiffFile(file, **alone) as tiff:
         series = tiff.series[0]
-        image, axes = series.asarray(), series.axes
-    if image.ndim == 3 and "Y" in axes and "X" in axes:
-        (channel_axis,) = set(range(3)) - {axes.index("Y"), axes.index("X")}
-        image = np.moveaxis(image, channel_axis, 2)
-    return image
+        shape, axes = series.shape, series.axes
+        _check_values(shape, series.dtype)
+        order = list(range(len(shape)))
+        if len(shape) == 3 and "Y" in axes and "X" in axes:
+            rows, columns = axes.index("Y"), axes.index("X")
+            order = [*sorted((rows, columns)), *(set(order) - {rows, columns})]
+        _check_size([shape[axis] for axis in order], max_pixels)
+        return series.asarray().transpose(order)
+
+
+def _check_pages(file: BinaryIO) -> None:
+    """A TIFF is a chain of pages, each with the place of the next: tifffile would follow a loop for ever."""
+    header = file.read(4)
+    order = ">" if header.startswith(b"MM") else "<"
+    big = header[2:] == struct.pack(f"{order}H", 43)
+    count, place, entry_size = (f"{order}Q", f"{order}Q", 20) if big else (f"{order}H", f"{order}I", 12)
+    file.seek(8 if big else 4)
+    seen = set()
+    while page := _read_number(file, place):
+        if page in seen:
+            raise UserError("its pages form a loop.")
+        seen.add(page)
+        file.seek(page)
+        file.seek(_read_number(file, count) * entry_size, os.SEEK_CUR)
+    file.seek(0)
+
+
+def _read_number(file: BinaryIO, kind: str) -> int:
+    """0 at the end of the file."""
+    content = file.read(struct.calcsize(kind))
+    return struct.unpack(kind, content)[0] if len(content) == struct.calcsize(kind) else 0
 
 
 def _import_tifffile() -> Any:
@@ -91,13 +234,12 @@ def _import_tifffile() -> Any:
     return tifffile
 
 
-def _read_pil(file: BinaryIO) -> np.ndarray:
+def _read_pil(file: BinaryIO, max_pixels: int) -> np.ndarray:
     _check_png(file)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # satellite images are this large
-        image = ImageOps.exif_transpose(Image.open(file))
+    image = _open_pil(file, max_pixels)
     if image.mode in ("P", "PA"):
         raise UserError("a palette image has no channels. Save it as gray or RGB.")
+    image = detection_utils._apply_exif_orientation(image)
     return np.asarray(image.convert("L") if image.mode == "1" else image)
 
 

@@ -1,6 +1,8 @@
-"""From a record to the model's input: the host's mapper with RAW images and large-scale jitter."""
+"""From a record to the model's input: the host's mapper with our reading and large-scale jitter."""
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,14 @@ from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 
-from .images import RAW, read_image
+from ..errors import UserError, one_line
+from .images import MAX_PIXELS, RAW, read_image
 
 _IGNORED = 255  # the host's label of a pixel that no semantic loss sees
 _HOST_PAD_VALUE = 128.0  # T.FixedSizeCrop's
+_IMAGE_ERRORS = (ValueError, RuntimeError)  # of PIL and torch, where an image is too thin to be resized
+# Of the host and pycocotools.
+_ANNOTATION_ERRORS = (ValueError, TypeError, KeyError, IndexError, AssertionError)
 
 
 class _FixedSizeCrop(T.FixedSizeCrop):
@@ -42,13 +48,19 @@ def _large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 class RethinkDatasetMapper(DatasetMapper):
-    """The host's mapper; with `image_format` "RAW", images of any number of channels and bit depth."""
+    """The host's mapper, whose images come from `read_image`: also "RAW" ones, and none that does harm.
+
+    A record that cannot be used is a `UserError` of one line.
+    """
 
     @configurable
-    def __init__(self, is_train: bool, *, num_channels: int | None = None, **kwargs: Any):
-        """`num_channels`: of a RAW image, None for any; the rest as in the host."""
+    def __init__(
+        self, is_train: bool, *, num_channels: int | None = None, max_pixels: int = MAX_PIXELS, **kwargs: Any
+    ):
+        """`num_channels`: of a RAW image, None for any; `max_pixels`: of any; the rest as in the host."""
         super().__init__(is_train, **kwargs)
-        self.num_channels = num_channels
+        self.num_channels = num_channels if self.image_format == RAW else None
+        self.max_pixels = max_pixels
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -59,34 +71,48 @@ class RethinkDatasetMapper(DatasetMapper):
             ret["augmentations"] = augmentations
             ret["recompute_boxes"] = cfg.MODEL.MASK_ON  # it crops objects
         ret["num_channels"] = len(cfg.MODEL.PIXEL_MEAN)
+        ret["max_pixels"] = cfg.RETHINK.MAX_IMAGE_PIXELS
         return ret
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """The model's input of one record, which is left as it is. "image": C x H x W, uint8 or float32."""
-        if self.image_format != RAW:
-            return super().__call__(dataset_dict)
-        return self._map_raw(copy.deepcopy(dataset_dict))
+        """The model's input of one record, which is left as it is. "image": C x H x W, uint8 or float32.
 
-    def _map_raw(self, record: dict[str, Any]) -> dict[str, Any]:
-        """The host's __call__ has no seam at its reading, so its steps are called here one by one."""
-        image = read_image(record["file_name"], RAW, self.num_channels)
-        detection_utils.check_image_size(record, image)
-        labels = None
-        if "sem_seg_file_name" in record:
-            labels = detection_utils.read_image(record.pop("sem_seg_file_name"), "L")[:, :, 0]
+        The host's __call__ has no seam at its reading, so its steps are called here one by one.
+        """
+        record = copy.deepcopy(dataset_dict)
+        image = read_image(record["file_name"], self.image_format, self.num_channels, self.max_pixels)
+        _check_image_size(record, image)
+        labels = self._read_labels(record, image)
         inputs = T.AugInput(image, sem_seg=labels)
-        transforms = self.augmentations(inputs)
+        with _told_of(record, "its image cannot be transformed", _IMAGE_ERRORS):
+            transforms = self.augmentations(inputs)
         size = inputs.image.shape[:2]
         record["image"] = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         if labels is not None:
             record["sem_seg"] = torch.from_numpy(inputs.sem_seg.astype(np.int64))
+        with _told_of(record, "its objects cannot be used", _ANNOTATION_ERRORS):
+            self._map_objects(record, transforms, size)
+        return record
+
+    def _read_labels(self, record: dict[str, Any], image: np.ndarray) -> np.ndarray | None:
+        """Semantic labels, H x W, of the same size as `image`."""
+        if "sem_seg_file_name" not in record:
+            return None
+        path = record.pop("sem_seg_file_name")
+        labels = read_image(path, "L", max_pixels=self.max_pixels)[:, :, 0]
+        if labels.shape != image.shape[:2]:
+            raise UserError(one_line(f"{path} is not of the size of its image {record['file_name']}."))
+        return labels
+
+    def _map_objects(
+        self, record: dict[str, Any], transforms: T.TransformList, size: tuple[int, int]
+    ) -> None:
         if self.proposal_topk is not None:
             detection_utils.transform_proposals(record, size, transforms, proposal_topk=self.proposal_topk)
         if not self.is_train:
             record.pop("annotations", None)
         elif "annotations" in record:
             self._transform_annotations(record, transforms, size)
-        return record
 
     def _transform_annotations(self, dataset_dict: dict, transforms: Any, image_shape: tuple) -> None:
         # Masks given as RLE are padded by the value for semantic labels: 255 would be object.
@@ -94,3 +120,31 @@ class RethinkDatasetMapper(DatasetMapper):
             if isinstance(transform, T.PadTransform):
                 transform.seg_pad_value = 0
         super()._transform_annotations(dataset_dict, transforms, image_shape)
+
+
+def _check_image_size(record: dict[str, Any], image: np.ndarray) -> None:
+    """The host's check; it also tells `record` the size where that does not know it."""
+    try:
+        detection_utils.check_image_size(record, image)
+    except detection_utils.SizeMismatchError:
+        height, width = image.shape[:2]
+        raise UserError(
+            one_line(
+                f"{record['file_name']} has {width} x {height} pixels, where its annotations tell "
+                f"{record['width']} x {record['height']}. Correct them (tools/validate_dataset.py --fix)."
+            )
+        ) from None
+
+
+@contextlib.contextmanager
+def _told_of(record: dict[str, Any], what: str, kinds: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Errors of other people's code, which knows the numbers but not whose they are, become `UserError`."""
+    try:
+        yield
+    except kinds as error:
+        name = f"{record['file_name']}, image id {record.get('image_id')}"
+        raise UserError(
+            one_line(
+                f"{name}: {what} ({type(error).__name__}: {error}). tools/validate_dataset.py checks the set."
+            )
+        ) from None

@@ -47,7 +47,7 @@ class Predictor:
         self.names = {category["id"]: category["name"] for category in categories}
         self._skeletons = {c["id"]: c["skeleton"] for c in categories if c.get("skeleton")}
         self._model = Trainer.build_model(cfg)
-        _load_weights(self._model, cfg.MODEL.WEIGHTS, run)
+        _load_weights(self._model, cfg.MODEL.WEIGHTS, run, cfg.RETHINK.TRUST_PICKLE)
         self._model.eval()
         self._mapper = RethinkDatasetMapper(cfg, is_train=False)
         # A picture to look at is RGB, whatever order the model takes.
@@ -138,17 +138,13 @@ def _writable(output: Path) -> Iterator[None]:
         raise UserError(f"Cannot write into {output}: {error.strerror or error}.") from None
 
 
-def _load_weights(model: nn.Module, weights: str, run: Path | None) -> None:
-    checkpointer = RethinkCheckpointer(model, str(run or ""))
+def _load_weights(model: nn.Module, weights: str, run: Path | None, trust_pickle: bool) -> None:
+    checkpointer = RethinkCheckpointer(model, str(run or ""), trust_pickle=trust_pickle)
     if run:
-        last = checkpointer.get_checkpoint_file() if checkpointer.has_checkpoint() else ""
-        weights = last or str(run / "model_final.pth")
+        weights = checkpointer.get_checkpoint_file() or str(run / "model_final.pth")
     if not weights:
         raise UserError("Predictions need weights: give --weights FILE, or --run with the folder of a run.")
-    try:
-        checkpointer.load(weights)
-    except (OSError, AssertionError) as error:  # the checkpointer asserts that a file is there
-        raise UserError(f"Cannot load the weights {weights}: {error}") from None
+    checkpointer.load(weights)
     if checkpointer.missing:
         raise UserError(
             f"{weights} leaves {len(checkpointer.missing)} parameters of the model random, such as "

@@ -1,6 +1,7 @@
 """run.json: what ran, on what, with which versions, and what it cost."""
 
 import json
+import logging
 import os
 import platform
 import resource
@@ -23,6 +24,8 @@ from ..data import describe_dataset
 from ..files import write_json
 from .processes import job_id
 from .recipe import describe_recipe
+
+logger = logging.getLogger(__name__)
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -70,7 +73,10 @@ class RunRecord(HookBase):
         self._write()
 
     def _write(self) -> None:
-        write_json(self._path, self._record)
+        try:
+            write_json(self._path, self._record)
+        except OSError as error:  # a full disk ends no training
+            logger.error("%s cannot be written: %s.", self._path, error.strerror or error)
 
 
 def read_run_record(path: Path) -> dict[str, Any]:

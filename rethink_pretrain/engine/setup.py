@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from detectron2.utils.logger import setup_logger
 from ..config import resolve_anew, scale_to
 from ..data import apply_own_data, check_datasets, check_num_classes, micro_batch_size, register_named
 from ..errors import UserError
+from .changes import find_changes, refuse_another_batch
 from .processes import ONE_PROCESS, Processes, is_restart, job_id
 from .run_record import read_run_record
+
+logger = logging.getLogger(__name__)
 
 _HOST_OUTPUT_DIR = "./output"
 
@@ -32,8 +36,8 @@ def prepare(
     """`complete` the config and refuse what cannot run; whether the run is to be resumed.
 
     A job that its launcher starts again is resumed without being asked to. Raises `UserError` for missing
-    data, a folder that holds another run, an evaluation without weights, a batch that does not divide by the
-    processes, and more processes than GPUs.
+    data, a folder that holds another run or cannot be written, an evaluation without weights, a batch that
+    does not divide by the processes or is not that of the run to resume, and more processes than GPUs.
     """
     complete(cfg, config_file, processes)
     check_datasets(cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
@@ -47,6 +51,8 @@ def prepare(
         resume = is_restart() or _same_job(output)
     if not eval_only:
         _check_output_dir(output, resume)
+        if resume:
+            refuse_another_batch(cfg)
     return resume
 
 
@@ -108,7 +114,11 @@ def start(cfg: CfgNode, args: argparse.Namespace, *, brief: bool = False) -> Non
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rethink_pretrain")
     if brief:
         _limit_console(cfg.OUTPUT_DIR)
+    changes = find_changes(cfg) if args.resume and comm.is_main_process() else []
+    comm.synchronize()  # the main process is about to replace the file that holds them
     default_setup(cfg, args)
+    for change in changes:
+        logger.warning("The run goes on with another config than it was started with: %s.", change)
     cfg.freeze()
 
 
@@ -136,7 +146,7 @@ def pick_device(device: str) -> str:
         return device
     if torch.cuda.is_available():
         return "cuda"
-    logging.getLogger(__name__).warning("No GPU is visible: running on the CPU.")
+    logger.warning("No GPU is visible: running on the CPU.")
     return "cpu"
 
 
@@ -161,7 +171,15 @@ def _check_processes(cfg: CfgNode, processes: Processes) -> None:
 
 
 def _check_output_dir(output: Path, resume: bool) -> None:
-    files = [output / name for name in ("last_checkpoint", "metrics.json")]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Cannot write into {str(output)!r}: {error.strerror}. Choose another folder with OUTPUT_DIR."
+        ) from None
+    files = [*(output / name for name in ("last_checkpoint", "metrics.json")), *output.glob("model_*.pth")]
     traces = [file.name for file in files if file.exists() and file.stat().st_size > 0]
     if traces and not resume:
         raise UserError(

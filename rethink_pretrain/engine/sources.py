@@ -8,13 +8,13 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..analysis.draw import as_rgb
 from ..config import load_config
 from ..data import check_datasets, read_image, register_named
 from ..data.datasets.coco_json import read_coco_json
-from ..data.images import read_stored
+from ..data.images import RawOnly, read_stored
 from ..errors import UserError
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # as PIL has them
@@ -76,12 +76,6 @@ def read_picture(path: str | Path) -> np.ndarray:
     Raises `UserError` for a file that cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            is_deep = image.mode[0] in "IF"  # more than 8 bits
-        if not is_deep:
-            return read_image(str(path), "RGB")
-    except UnidentifiedImageError:
-        pass  # .npy, and TIFF of many channels
-    except UNREADABLE as error:
-        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
-    return as_rgb(read_stored(str(path)))
+        return read_image(str(path), "RGB")
+    except RawOnly:
+        return as_rgb(read_stored(str(path)))

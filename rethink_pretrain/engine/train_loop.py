@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data import STEP, TrainLoader, derive_seed
+from .numerics import NON_FINITE_GRADIENT, NON_FINITE_LOSS, LossGuard, RollBack, Step, forward_or_nan
 
 
 class TrainLoop(SimpleTrainer):
@@ -34,35 +36,76 @@ class TrainLoop(SimpleTrainer):
         images_per_step: int,
         micro_batches: int = 1,
         mixed_precision: bool = False,
+        guard: LossGuard | None = None,
     ):
-        """`images_per_step` counts all processes, `micro_batches` those of this one; fp16 on CUDA alone."""
+        """`images_per_step` counts all processes, `micro_batches` those of this one; fp16 on CUDA alone.
+
+        Without a `guard`, every step updates the weights, whatever its loss.
+        """
         super().__init__(model, data_loader, optimizer)
         self._seed, self._micro_batches = seed, micro_batches
         self._images_per_step = images_per_step
         self.samples = 0  # images that all processes have trained on since the start of the run
         self._mixed_precision = mixed_precision
         self._scaler = torch.amp.GradScaler("cuda", enabled=mixed_precision)
+        self._guard = guard
         self._batches = None
 
     def run_step(self) -> None:
-        """Forward and backward of every micro-batch, one update."""
+        """Forward and backward of every micro-batch, one update where the guard finds nothing."""
         assert self.model.training, "the model was left in evaluation mode"
         if self._batches is None:
             self.data_loader.position = self.samples
             self._batches = iter(self.data_loader)
         self.optimizer.zero_grad()
         totals: dict[str, torch.Tensor] = {}
+        image_ids: list[Any] = []
         data_time = 0.0
         for number in range(self._micro_batches):
             start = time.perf_counter()
             batch = next(self._batches)
             data_time += time.perf_counter() - start
+            image_ids += [record.get("image_id") for record in batch]
             for name, loss in self._backward(batch, number).items():
                 totals[name] = totals.get(name, 0.0) + loss.detach() / self._micro_batches
-        self._write_metrics(totals, data_time)
+        if self._guard is None:
+            self._write_metrics(totals, data_time)
+            self._update()
+        else:
+            self._guarded_update(self._guard, totals, image_ids, data_time)
+        self.samples += self._images_per_step
+
+    def _update(self) -> bool:
+        """Whether there was one, or it failed for the scale of fp16's gradients alone, which then shrinks."""
+        scale = self._scaler.get_scale()  # 1 without fp16
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.samples += self._images_per_step
+        return self._scaler.get_scale() >= min(scale, 1.0)
+
+    def _guarded_update(
+        self, guard: LossGuard, losses: dict[str, torch.Tensor], image_ids: list[Any], data_time: float
+    ) -> None:
+        finding = guard.examine(sum(losses.values()), self._gradients())
+        if finding.kind != NON_FINITE_LOSS:  # which the host refuses to write, by an error in one process
+            self._write_metrics(losses, data_time)
+        if not finding.kind and not self._update():
+            finding = finding._replace(kind=NON_FINITE_GRADIENT)
+        if finding.kind:
+            self.optimizer.zero_grad()
+            guard.handle(finding, self._describe_step(losses, image_ids), self.model)
+        else:
+            guard.accept(finding, self.iter)
+        if guard.incidents:
+            get_event_storage().put_scalar("incidents", guard.incidents, smoothing_hint=False)
+
+    def _gradients(self) -> list[torch.Tensor]:
+        """For the guard; none with fp16, where the scaler looks at them."""
+        groups = [] if self._mixed_precision else self.optimizer.param_groups
+        return [p.grad for group in groups for p in group["params"] if p.grad is not None]
+
+    def _describe_step(self, losses: dict[str, torch.Tensor], image_ids: list[Any]) -> Step:
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        return Step(self.iter, self.samples, self._images_per_step, learning_rate, losses, image_ids)
 
     def _backward(self, batch: list[dict[str, Any]], number: int) -> dict[str, torch.Tensor]:
         _seed_generators(derive_seed(self._seed, STEP, self.iter, self._number_in_batch(number)))
@@ -70,7 +113,7 @@ class TrainLoop(SimpleTrainer):
         distributed = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if distributed and not last else contextlib.nullcontext():
             with torch.autocast("cuda", dtype=torch.float16, enabled=self._mixed_precision):
-                losses = self.model(batch)
+                losses = self.model(batch) if self._guard is None else forward_or_nan(self.model, batch)
             self._scaler.scale(sum(losses.values()) / self._micro_batches).backward()
         return losses
 
@@ -78,9 +121,13 @@ class TrainLoop(SimpleTrainer):
         return comm.get_rank() * self._micro_batches + number
 
     def state_dict(self) -> dict[str, Any]:
-        """The host's state with the number of samples, and the scaler's where it is in use."""
+        """The host's state with the number of samples, and those of the scaler and the guard where in use."""
         state = {**super().state_dict(), "samples": self.samples}
-        return {**state, "grad_scaler": self._scaler.state_dict()} if self._mixed_precision else state
+        if self._mixed_precision:
+            state["grad_scaler"] = self._scaler.state_dict()
+        if self._guard is not None:
+            state["loss_guard"] = self._guard.state_dict()
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also of the host's loops, which count no samples: every iteration then had today's batch."""
@@ -88,6 +135,14 @@ class TrainLoop(SimpleTrainer):
         self.samples = state_dict.get("samples", (state_dict["iteration"] + 1) * self._images_per_step)
         if self._mixed_precision and "grad_scaler" in state_dict:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
+        if self._guard is not None and "loss_guard" in state_dict:
+            self._guard.load_state_dict(state_dict["loss_guard"])
+
+    def go_on_behind(self, roll_back: RollBack) -> None:
+        """After a resume from the checkpoint before it: with the images that follow the bad step's."""
+        self.samples = roll_back.samples
+        if self._guard is not None:
+            self._guard.load_state_dict(roll_back.counts)
 
 
 def _seed_generators(seed: int) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import weakref
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,10 +24,13 @@ from ..evaluation import build_evaluator, build_tta_model, evaluate_tta, with_pr
 from .cascade_switch import build_cascade_switch
 from .checkpoints import Checkpoints
 from .doctor import check_up, count_images
+from .incidents import record_incident
 from .interruption import Interruption
+from .lock import only_run_in
 from .precise_bn import RepeatedPreciseBN
 from .progress import ProgressBar, build_progress_writer
 from .recipe import describe_recipe, format_recipe
+from .resuming import evaluate_missed, rewind, stopped_before
 from .run_record import RunRecord
 from .setup import check_categories, pick_device
 from .train_loop import TrainLoop
@@ -65,7 +68,14 @@ class Trainer(DefaultTrainer):
             mixed_precision=cfg.SOLVER.AMP.ENABLED,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = RethinkCheckpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = RethinkCheckpointer(
+            self.model,
+            cfg.OUTPUT_DIR,
+            keep=cfg.RETHINK.KEEP_CHECKPOINTS,
+            trust_pickle=cfg.RETHINK.TRUST_PICKLE,
+            on_failure=self._note_unwritten,
+            trainer=weakref.proxy(self),
+        )
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.ended = ""
         self.register_hooks(self.build_hooks())
@@ -97,7 +107,7 @@ class Trainer(DefaultTrainer):
             build_tta_model(cfg, self.model)  # or the refusal would come when all is trained
             ret.append(hooks.EvalHook(0, self._evaluate_tta))  # at the end alone: it costs many times as much
         if main:
-            ret.append(PromptWriter(self.build_writers(), cfg.RETHINK.WATCH.LOG_PERIOD))
+            ret.append(PromptWriter(self.build_writers, cfg.RETHINK.WATCH.LOG_PERIOD))
             ret.append(self._build_progress())
         # Behind all that the step still has to do.
         ret.append(Interruption(self.checkpointer))
@@ -125,23 +135,34 @@ class Trainer(DefaultTrainer):
     def train(self) -> dict[str, Any] | None:
         """Train to the end; the metrics of the last evaluation, None where there was none.
 
-        The host's loop, which can also be ended by `stop`.
+        The host's loop, which can also be ended by `stop`. Raises `UserError` while another process trains in
+        the same folder, and where the last checkpoint cannot be written.
         """
         recipe = format_recipe(describe_recipe(self.cfg, comm.get_world_size()))
-        logger.info("Training from iteration %d:\n%s", self.start_iter, recipe)
+        if self.start_iter >= self.max_iter:
+            logger.info("This run is finished: %d iterations. It is evaluated once more.", self.start_iter)
+        else:
+            logger.info("Training from iteration %d:\n%s", self.start_iter, recipe)
+        main = comm.is_main_process()
+        with only_run_in(Path(self.cfg.OUTPUT_DIR)) if main else contextlib.nullcontext():
+            self._run()
+            self._finish_saving()
+        return getattr(self, "_last_eval_results", None)
+
+    def _run(self) -> None:
         self.iter = self.start_iter
         with EventStorage(self.start_iter) as self.storage:
             try:
+                missed = rewind(self)
                 self.before_train()
-                while self.iter < self.max_iter:
+                if missed is not None:
+                    evaluate_missed(self, missed)
+                while self.iter < self.max_iter and not self.ended:
                     self.before_step()
                     self.run_step()
                     self.after_step()
-                    if self.ended:
-                        break
-                    self.iter += 1
-                else:
-                    self.ended = "finished"
+                    self.iter += not self.ended
+                self.ended = self.ended or "finished"
             except BaseException as error:
                 failed = isinstance(error, Exception)
                 self.ended = f"failed: {type(error).__name__}: {error}" if failed else "interrupted"
@@ -150,7 +171,24 @@ class Trainer(DefaultTrainer):
                 raise
             finally:
                 self.after_train()
-        return getattr(self, "_last_eval_results", None)
+
+    def _finish_saving(self) -> None:
+        """Wait for the last checkpoint; try once more where it could not be written."""
+        self.checkpointer.wait()
+        if self.checkpointer.failure:
+            self.iter = min(self.iter, self.max_iter - 1)  # that it was saved after
+            self.checkpointer.save("model_final", iteration=self.iter)
+            self.checkpointer.wait()
+        if self.checkpointer.failure:
+            raise UserError(
+                f"The last checkpoint could not be written to {self.cfg.OUTPUT_DIR!r}: "
+                f"{self.checkpointer.failure}. Make room, and --resume from the one before it."
+            )
+
+    def _note_unwritten(self, name: str, reason: str) -> None:
+        record_incident(
+            self.cfg.OUTPUT_DIR, kind="checkpoint not written", iteration=self.iter, file=name, reason=reason
+        )
 
     def stop(self, reason: str) -> None:
         """End training after this iteration. All processes call it in the same one."""
@@ -171,8 +209,9 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume: bool = True) -> None:
         """As in the host, then the doctor's look at the model; what cannot train is a `UserError`."""
-        with _readable_weights(self.cfg):
-            super().resume_or_load(resume)
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if self.checkpointer.resumed:
+            self.start_iter = self.iter + 1  # the checkpoint tells the iteration that it was saved after
         check_up(
             self.cfg,
             self.model,
@@ -217,23 +256,18 @@ def train(cfg: CfgNode, resume: bool = False) -> dict[str, Any] | None:
     """Train from MODEL.WEIGHTS, or with `resume` from the last checkpoint in OUTPUT_DIR; the last metrics."""
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume)
+    reason = stopped_before(cfg.OUTPUT_DIR) if trainer.checkpointer.resumed else ""
+    if reason and cfg.RETHINK.WATCH.PATIENCE:
+        words = "This run has stopped early: %s. It is evaluated; RETHINK.WATCH.PATIENCE 0 would train on."
+        logger.info(words, reason)
+        return Trainer.test(cfg, trainer.model)
     return trainer.train()
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     """Metrics of MODEL.WEIGHTS on DATASETS.TEST, or with `resume` of the last checkpoint in OUTPUT_DIR."""
     model = Trainer.build_model(cfg)
-    with _readable_weights(cfg):
-        RethinkCheckpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    checkpointer = RethinkCheckpointer(model, cfg.OUTPUT_DIR, trust_pickle=cfg.RETHINK.TRUST_PICKLE)
+    checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     results = Trainer.test(cfg, model)
     return {**results, **evaluate_tta(cfg, model, Trainer.test)} if cfg.TEST.AUG.ENABLED else results
-
-
-@contextlib.contextmanager
-def _readable_weights(cfg: CfgNode) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, AssertionError) as error:  # the checkpointer asserts that a file is there
-        raise UserError(
-            f"Cannot load MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r}, or a checkpoint in {cfg.OUTPUT_DIR!r}: {error}"
-        ) from None

@@ -2,13 +2,14 @@
 
 from .build import EVALUATORS, build_evaluator
 from .coco import RethinkCOCOEvaluator
-from .progress import with_progress
+from .progress import batches_through, with_progress
 from .tta import RethinkTTA, build_tta_model, evaluate_tta
 
 __all__ = [
     "EVALUATORS",
     "RethinkCOCOEvaluator",
     "RethinkTTA",
+    "batches_through",
     "build_evaluator",
     "build_tta_model",
     "evaluate_tta",

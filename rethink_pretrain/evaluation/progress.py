@@ -1,9 +1,10 @@
-"""A bar over the batches of a test loader, in place of the host's lines about them."""
+"""The batches of a test loader: a bar over them in place of the host's lines, and who may end them early."""
 
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from detectron2.utils import comm
@@ -11,6 +12,22 @@ from detectron2.utils import comm
 from ..progress import handlers_of, on_terminal, track
 
 _HOSTS_LINES = ("detectron2.evaluation.evaluator", "Inference done")  # logger, beginning
+
+Through = Callable[[Iterable[Any]], Iterator[Any]]
+_through: ContextVar[Through] = ContextVar("_through", default=iter)
+
+
+@contextlib.contextmanager
+def batches_through(through: Through) -> Iterator[None]:
+    """Inside, the batches of every loader `with_progress` go through `through(batches)`.
+
+    It gives each of them on, and may raise to end the evaluation: also off terminals, and in all processes.
+    """
+    token = _through.set(through)
+    try:
+        yield
+    finally:
+        _through.reset(token)
 
 
 def with_progress(loader: Any, label: str) -> "LoaderWithProgress":
@@ -32,10 +49,11 @@ class LoaderWithProgress:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
+        batches = _through.get()(self._loader)
         if not on_terminal() or not comm.is_main_process():
-            yield from self._loader
+            yield from batches
             return
-        batches = track(self._loader, self._label)
+        batches = track(batches, self._label, total=len(self._loader))
         with contextlib.closing(batches), contextlib.ExitStack() as stack:
             for number, batch in enumerate(batches):
                 if number == 0:  # the bar is there now, and the log goes through it

@@ -204,7 +204,9 @@ def test_inflated_weights_answer_a_gray_image_alike(tmp_path, source, caplog, ch
 def test_resuming_keeps_iteration_and_weights_of_five_channels(tmp_path):
     model = make_model(5)
     counter = nn.Linear(1, 1)
-    RethinkCheckpointer(model, str(tmp_path), counter=counter).save("model_0000001", iteration=1)
+    saving = RethinkCheckpointer(model, str(tmp_path), counter=counter)
+    saving.save("model_0000001", iteration=1)
+    saving.wait()
     other, other_counter = make_model(5), nn.Linear(1, 1)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -300,30 +302,3 @@ def test_sixteen_bits_and_five_channels_train(short_cfg, five_channels, tmp_path
     weight = trainer.model.backbone.bottom_up.stem.conv1.weight
     assert weight.shape[1] == 5
     assert not torch.equal(weight, before["backbone.bottom_up.stem.conv1.weight"])
-
-
-class TestSaving:
-    def test_a_failing_save_leaves_the_old_file_and_its_tag(self, tmp_path, monkeypatch):
-        """As a full disk or a kill in the middle of writing would."""
-        checkpointer = RethinkCheckpointer(nn.Linear(2, 2), str(tmp_path))
-        checkpointer.save("model_0000001")
-        before = (tmp_path / "model_0000001.pth").read_bytes()
-
-        def fail(data, file):
-            file.write(b"half of it")
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(torch, "save", fail)
-        for name in ("model_0000001", "model_0000002"):
-            with pytest.raises(OSError, match="No space"):
-                checkpointer.save(name)
-        assert (tmp_path / "model_0000001.pth").read_bytes() == before
-        assert not (tmp_path / "model_0000002.pth").exists()
-        assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")
-
-    def test_without_a_tag_a_resume_does_not_start_there(self, tmp_path):
-        checkpointer = RethinkCheckpointer(nn.Linear(2, 2), str(tmp_path))
-        checkpointer.save("model_0000001")
-        checkpointer.save("model_best", tag=False)
-        assert (tmp_path / "model_best.pth").is_file()
-        assert checkpointer.get_checkpoint_file() == str(tmp_path / "model_0000001.pth")

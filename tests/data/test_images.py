@@ -1,4 +1,4 @@
-"""Reading RAW files of every kind, against the arrays that were written into them."""
+"""Reading: RAW against the arrays that were written, other formats against the host, and what is refused."""
 
 import builtins
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from detectron2.data import detection_utils
 from detectron2.data import transforms as T
-from PIL import Image
+from PIL import Image, ImageDraw, features
 
 from rethink_pretrain.data.images import read_image
 from rethink_pretrain.errors import UserError
@@ -64,16 +64,82 @@ def test_flat_npy_is_one_channel(tmp_path):
     assert read_image(str(tmp_path / "image.npy"), "RAW", 1).shape == (4, 6, 1)
 
 
-@pytest.mark.parametrize("image_format", ["BGR", "RGB", "L"])
-def test_other_formats_are_the_hosts(tmp_path, image_format):
-    image = Image.fromarray(random_image(3, np.uint8))
-    exif = image.getexif()
-    exif[EXIF_ORIENTATION] = 6
-    image.save(tmp_path / "image.jpg", exif=exif)
+def photograph() -> Image.Image:
+    """A picture with areas, edges and gradients, 60 x 40 px."""
+    gradient = np.add.outer(np.arange(40), 2 * np.arange(60)).astype(np.uint8)
+    image = Image.fromarray(np.dstack([gradient, gradient[::-1], 255 - gradient]))
+    ImageDraw.Draw(image).ellipse((10, 5, 45, 35), fill=(200, 30, 90), outline=(0, 0, 0))
+    return image
+
+
+# Name -> mode and arguments of PIL's save.
+KINDS = {
+    "baseline.jpg": ("RGB", {}),
+    "progressive.jpg": ("RGB", {"progressive": True}),
+    "gray.jpg": ("L", {}),
+    "cmyk.jpg": ("CMYK", {}),
+    "rgb.png": ("RGB", {}),
+    "gray.png": ("L", {}),
+    "alpha.png": ("RGBA", {}),
+    "gray_alpha.png": ("LA", {}),
+    "palette.png": ("P", {}),
+    "transparent_palette.png": ("P", {"transparency": 3}),
+    "bits.png": ("1", {}),
+    "rgb.bmp": ("RGB", {}),
+    "palette.bmp": ("P", {}),
+    "rgb.tif": ("RGB", {}),
+    "lzw.tif": ("RGB", {"compression": "tiff_lzw"}),
+    "jpeg.tif": ("RGB", {"compression": "jpeg"}),
+    "cmyk.tif": ("CMYK", {}),
+    "palette.gif": ("P", {}),
+    "rgb.ppm": ("RGB", {}),
+    "gray.pgm": ("L", {}),
+    "two.mpo": ("RGB", {"save_all": True, "append_images": [Image.new("RGB", (60, 40))]}),
+    "lossy.webp": ("RGB", {}),
+    "alpha.webp": ("RGBA", {"lossless": True}),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("image_format", ["BGR", "RGB", "L", "YUV-BT.601"])
+def test_other_formats_are_the_hosts(tmp_path, name, image_format):
+    if name.endswith(".webp") and not features.check("webp"):
+        pytest.skip("this PIL came without WebP")
+    mode, arguments = KINDS[name]
+    path = str(tmp_path / name)
+    photograph().convert(mode).save(path, **arguments)
+    ret, expected = read_image(path, image_format), detection_utils.read_image(path, image_format)
+    assert ret.dtype == expected.dtype and ret.shape == (40, 60, 1 if image_format == "L" else 3)
+    np.testing.assert_array_equal(ret, expected)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_other_formats_are_rotated_as_the_hosts(tmp_path, orientation, suffix):
+    if suffix == ".webp" and not features.check("webp"):
+        pytest.skip("this PIL came without WebP")
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    path = str(tmp_path / f"image{suffix}")
+    photograph().save(path, exif=exif)
+    np.testing.assert_array_equal(read_image(path, "BGR"), detection_utils.read_image(path, "BGR"))
+
+
+def test_exif_that_is_broken_is_no_rotation_as_in_the_host(tmp_path):
     path = str(tmp_path / "image.jpg")
-    ret = read_image(path, image_format)
-    np.testing.assert_array_equal(ret, detection_utils.read_image(path, image_format))
-    assert ret.shape[:2] == (7, 5)
+    photograph().save(path, exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(range(40)))
+    np.testing.assert_array_equal(read_image(path, "BGR"), detection_utils.read_image(path, "BGR"))
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
+def test_of_several_frames_the_first_is_read(tmp_path, suffix):
+    if suffix == ".webp" and not features.check("webp"):
+        pytest.skip("this PIL came without WebP")
+    path = tmp_path / f"image{suffix}"
+    frames = [Image.new("RGB", (8, 6), color) for color in ("red", "green", "blue")]
+    lossless = {"lossless": True} if suffix == ".webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **lossless)
+    assert (read_image(str(path), "RGB") == [255, 0, 0]).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -152,7 +218,7 @@ def test_without_tifffile_the_error_names_the_command(tmp_path, monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    (tmp_path / "image.tif").write_bytes(b"")
+    (tmp_path / "image.tif").write_bytes(b"II*")
     with pytest.raises(UserError, match="pip install tifffile"):
         read_image(str(tmp_path / "image.tif"), "RAW")
 

@@ -1,4 +1,4 @@
-"""The mapper against the host's, its RAW path, and large-scale jitter with everything that is cropped."""
+"""The mapper against the host's, RAW images, large-scale jitter, and records that cannot be used."""
 
 import copy
 import pickle
@@ -8,7 +8,7 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, detection_utils
 from detectron2.structures import BoxMode
 from PIL import Image
 
@@ -82,6 +82,9 @@ def assert_same(one: dict, other: dict) -> None:
         if key in one:
             assert one[key].dtype == other[key].dtype
             torch.testing.assert_close(one[key], other[key], rtol=0, atol=0)
+    if "proposals" in one:
+        assert torch.equal(one["proposals"].proposal_boxes.tensor, other["proposals"].proposal_boxes.tensor)
+        assert torch.equal(one["proposals"].objectness_logits, other["proposals"].objectness_logits)
     if "instances" not in one:
         return
     one, other = one["instances"], other["instances"]
@@ -117,8 +120,32 @@ def test_equals_the_host_under_the_same_seed(cfg, tmp_path, is_train, crop, mask
 
 
 @pytest.mark.parametrize("is_train", [True, False])
+@pytest.mark.parametrize("image_format", ["RGB", "BGR", "L", "YUV-BT.601"])
+def test_equals_the_host_in_every_format_also_with_proposals(cfg, tmp_path, is_train, image_format):
+    cfg.INPUT.FORMAT, cfg.MODEL.LOAD_PROPOSALS = image_format, True
+    record = make_record(tmp_path)
+    record["proposal_boxes"] = np.array([[1.0, 2, 30, 20], [5, 5, 5, 5], [10, 0, 59, 39]])
+    record["proposal_objectness_logits"] = np.array([3.0, 2, 1])
+    record["proposal_bbox_mode"] = BoxMode.XYXY_ABS
+    own, host = RethinkDatasetMapper(cfg, is_train), DatasetMapper(cfg, is_train)
+    for seed in range(3):
+        assert_same(call_seeded(own, record, seed), call_seeded(host, record, seed))
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_equals_the_host_for_sets_that_tell_no_sizes(cfg, tmp_path, is_train):
+    record = make_record(tmp_path)
+    for key in ("height", "width", "sem_seg_file_name", *(["annotations"] if is_train else [])):
+        del record[key]
+    own, host = RethinkDatasetMapper(cfg, is_train), DatasetMapper(cfg, is_train)
+    result = call_seeded(own, record, 0)
+    assert_same(result, call_seeded(host, record, 0))
+    assert (result["height"], result["width"]) == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("is_train", [True, False])
 def test_raw_path_equals_the_host_on_8_bit_rgb(cfg, tmp_path, is_train):
-    """The steps of the host that the RAW path calls itself, held to the host's result."""
+    """RAW values of 8 bits are those that the host reads as RGB."""
     record = make_record(tmp_path)
     cfg.INPUT.FORMAT = "RGB"
     host = DatasetMapper(cfg, is_train)
@@ -238,3 +265,92 @@ def test_goes_to_worker_processes(cfg, tmp_path, augmentation):
     mapper = RethinkDatasetMapper(cfg, True)
     record = make_record(tmp_path)
     assert_same(call_seeded(pickle.loads(pickle.dumps(mapper)), record, 3), call_seeded(mapper, record, 3))
+
+
+def refused(cfg, record: dict, is_train: bool = True) -> str:
+    """The one line in which `record` is refused; it stays as it is."""
+    before = copy.deepcopy(record)
+    with pytest.raises(UserError) as error:
+        call_seeded(RethinkDatasetMapper(cfg, is_train), record, 0)
+    assert record == before
+    assert str(error.value).isprintable()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+def test_an_image_of_another_size_than_its_record(cfg, tmp_path, is_train):
+    record = {**make_record(tmp_path), "width": WIDTH + 1}
+    message = refused(cfg, record, is_train)
+    assert "image.png has 60 x 40 pixels" in message and "61 x 40" in message
+
+
+def test_an_image_above_the_limit_of_the_config(cfg, tmp_path):
+    cfg.RETHINK.MAX_IMAGE_PIXELS = HEIGHT * WIDTH
+    record = make_record(tmp_path)
+    assert RethinkDatasetMapper(cfg, True)(record)["image"].numel()
+    cfg.RETHINK.MAX_IMAGE_PIXELS -= 1
+    assert "MAX_IMAGE_PIXELS 2399" in refused(cfg, record)
+
+
+def test_labels_are_read_with_the_same_care(cfg, tmp_path):
+    record = make_record(tmp_path)
+    path = tmp_path / "labels.png"
+    Image.fromarray(np.full((HEIGHT, WIDTH), 300, np.uint16)).save(path)
+    assert "more than 8 bits" in refused(cfg, record)  # the host makes 255 of them: ignored
+    Image.new("L", (WIDTH, HEIGHT - 1)).save(path)
+    assert f"{path} is not of the size of its image" in refused(cfg, record)
+    path.write_bytes(path.read_bytes()[:50])
+    assert f"Cannot read {path}" in refused(cfg, record)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_an_image_too_thin_to_be_resized(cfg, tmp_path, raw):
+    Image.new("L" if raw else "RGB", (5000, 1)).save(tmp_path / "thin.png")
+    cfg.INPUT.MAX_SIZE_TRAIN = 64
+    record = {"file_name": str(tmp_path / "thin.png"), "image_id": 3}
+    if raw:
+        np.save(tmp_path / "thin.npy", np.zeros((1, 5000, 5), np.uint16))
+        cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN = "RAW", [0.0] * 5
+        record["file_name"] = str(tmp_path / "thin.npy")
+    assert "image id 3: its image cannot be transformed" in refused(cfg, record)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bbox": [1, 2, 3]},
+        {"bbox": "none"},
+        {"bbox_mode": 77},
+        {"segmentation": [[1, 2, 3]]},
+        {"segmentation": 7},
+        {"segmentation": {"size": [HEIGHT + 3, WIDTH], "counts": b"PPYo1"}},
+        {"keypoints": [1, 2]},
+        {"keypoints": [1, 2, 2] * 9},
+        {"category_id": "cat"},
+    ],
+)
+def test_objects_that_cannot_be_used_are_told_with_their_image(cfg, tmp_path, change):
+    record = make_record(tmp_path)
+    record["annotations"][0].update(change)
+    cfg.INPUT.RANDOM_FLIP = "horizontal"
+    messages = set()
+    for seed in range(4):  # flipped or not
+        try:
+            call_seeded(RethinkDatasetMapper(cfg, True), record, seed)
+        except UserError as error:
+            messages.add(str(error))
+    assert messages
+    for message in messages:
+        assert message.isprintable() and f"{tmp_path / 'image.png'}, image id 1: its objects" in message
+    cfg.DATASETS.TEST = ()
+    assert RethinkDatasetMapper(cfg, False)(record)["image"].numel()  # testing does not look at them
+
+
+@pytest.mark.parametrize("error", [AttributeError, NameError, ZeroDivisionError])
+def test_a_mistake_of_ours_keeps_its_traceback(cfg, tmp_path, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(detection_utils, "annotations_to_instances", fail)
+    with pytest.raises(error):
+        RethinkDatasetMapper(cfg, True)(make_record(tmp_path))

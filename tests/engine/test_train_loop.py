@@ -1,16 +1,25 @@
-"""One step of ours against one step of plain PyTorch, and a run in two halves against a whole one."""
+"""One step of ours against one step of plain PyTorch, a run in two halves against a whole one, and bad steps.
+
+Bad steps: what is wrong with which image is known, so a step that is left out has an oracle, the state
+before it.
+"""
 
 import copy
+import io
 import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
+import tiny_loop
 import torch
 from detectron2.utils.events import EventStorage
+from tiny_loop import build_loop, snapshot
 
 from rethink_pretrain.engine import Trainer
+from rethink_pretrain.engine.numerics import RollBack, build_loss_guard
+from rethink_pretrain.errors import UserError
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -146,3 +155,165 @@ def test_an_interrupted_run_is_saved_recorded_and_not_evaluated(short_cfg, at):
     last = torch.load(folder / (folder / "last_checkpoint").read_text(), weights_only=False)
     assert last["iteration"] == at
     assert_same(last["model"], weights(trainer))
+
+
+KINDS = ["nan", "gradient", "refused", "huge"]
+LONG_BAD = {97: "nan", 110: "huge", 111: "gradient", 119: "refused"}  # iterations 24, 27, 27 and 29
+
+
+def incidents(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "incidents.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bad_step_leaves_weights_and_momentum_as_they_were(tmp_path, kind, micro_batches):
+    loop = build_loop(tmp_path, {102: kind}, micro_batches=micro_batches)
+    loop.train(0, 25)
+    before = snapshot(loop)
+    loop.train(25, 26)
+    tiny_loop.assert_same(snapshot(loop), before)
+    assert loop.samples == 104
+    assert loop.storage.history("incidents").latest() == 1
+    if kind != "huge":  # whose loss is a number, and is shown
+        assert "total_loss" not in loop.storage.histories() or kind == "gradient"
+    loop.train(26, 27)
+    after = snapshot(loop)
+    assert any(not torch.equal(after[name], before[name]) for name in before)
+    (line,) = incidents(tmp_path)
+    assert (line["iteration"], line["image_ids"]) == (25, [[100, 101, 102, 103]])
+
+
+def test_without_a_guard_a_good_run_is_the_same(tmp_path):
+    guarded, plain = (build_loop(tmp_path, {}, guarded=guarded) for guarded in (True, False))
+    for loop in (guarded, plain):
+        loop.train(0, 10)
+        assert "incidents" not in loop.storage.histories()
+    tiny_loop.assert_same(snapshot(guarded), snapshot(plain))
+    assert not (tmp_path / "incidents.jsonl").exists()
+    plain.load_state_dict(guarded.state_dict())
+    state = plain.state_dict()
+    assert "loss_guard" not in state
+    guarded.load_state_dict(state)  # as of a run before there were guards
+
+
+@pytest.mark.parametrize("policy", ["skip", "lower_lr"])
+@pytest.mark.parametrize("resumed_at", [23, 25, 28])
+def test_a_resumed_run_with_bad_steps_is_the_straight_one(tmp_path, policy, resumed_at):
+    """Bit for bit: before the first bad step, between two, and so that the window of losses matters."""
+    straight = build_loop(tmp_path / "straight", LONG_BAD, policy=policy)
+    straight.train(0, 30)
+    first = build_loop(tmp_path / "halves", LONG_BAD, policy=policy)
+    first.train(0, resumed_at)
+    file = io.BytesIO()
+    torch.save([first.state_dict(), first.model.state_dict()], file)
+    file.seek(0)
+    loop_state, model_state = torch.load(file, weights_only=True)
+    second = build_loop(tmp_path / "halves", LONG_BAD, policy=policy)
+    second.load_state_dict(loop_state)
+    second.model.load_state_dict(model_state)
+    second.train(resumed_at, 30)
+    tiny_loop.assert_same(snapshot(second), snapshot(straight))
+    assert second.state_dict()["loss_guard"] == straight.state_dict()["loss_guard"]
+    lines = [incidents(tmp_path / name) for name in ("straight", "halves")]
+    for line in (*lines[0], *lines[1]):
+        del line["time"]
+    assert lines[0] == lines[1]
+    assert [line["iteration"] for line in lines[0]] == [24, 27, 29]
+
+
+def test_lower_lr_halves_what_the_schedule_gives(tmp_path):
+    halved, plain = (
+        build_loop(tmp_path / policy, {40: "nan", 60: "nan"}, policy=policy)
+        for policy in ("lower_lr", "skip")
+    )
+    ratios = []
+    for iteration in range(25):
+        for loop in (halved, plain):
+            loop.train(iteration, iteration + 1)
+        rates = [loop.storage.history("lr").latest() for loop in (halved, plain)]
+        ratios.append(rates[0] / rates[1])
+    # The hook writes the rate behind the step, which is then halved already.
+    assert ratios == [1.0] * 10 + [0.5] * 5 + [0.25] * 10
+
+
+def test_a_roll_back_goes_on_with_the_images_behind_the_bad_ones(tmp_path):
+    loop = build_loop(tmp_path, {41: "nan"}, policy="roll_back")
+    loop.train(0, 6)
+    state, weights = loop.state_dict(), copy.deepcopy(loop.model.state_dict())
+    with pytest.raises(RollBack) as error:
+        loop.train(6, 20)
+    assert (error.value.iteration, error.value.samples) == (10, 44)
+
+    resumed = build_loop(tmp_path, {41: "nan"}, policy="roll_back")
+    resumed.load_state_dict(copy.deepcopy(state))
+    resumed.model.load_state_dict(weights)
+    resumed.go_on_behind(error.value)
+    seen = []
+    hook = resumed.model.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]["image_id"]))
+    resumed.train(6, 9)
+    hook.remove()
+    assert seen == [44, 48, 52] and resumed.samples == 56
+    counts = resumed.state_dict()["loss_guard"]
+    assert (counts["incidents"], counts["in_a_row"]) == (1, 1)
+    resumed.train(9, 12)  # beyond iteration 10
+    assert resumed.state_dict()["loss_guard"]["in_a_row"] == 0
+
+
+def test_stop_ends_training_with_the_weights_before(tmp_path):
+    loop = build_loop(tmp_path, {17: "gradient"}, policy="stop")
+    loop.train(0, 4)
+    before = snapshot(loop)
+    with pytest.raises(UserError, match="Iteration 4: non-finite gradient"):
+        loop.train(4, 9)
+    tiny_loop.assert_same(snapshot(loop), before)
+
+
+class ShrinkingScaler:
+    """As torch's for fp16, whose gradients are infinite at every scale; it needs a GPU."""
+
+    def __init__(self, scale: float):
+        self._scale = scale
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        pass
+
+    def update(self) -> None:
+        self._scale /= 2
+
+    def get_scale(self) -> float:
+        return self._scale
+
+
+def test_updates_that_fp16_leaves_out_count_once_the_scale_is_below_one(tmp_path):
+    loop = build_loop(tmp_path, {}, max_in_a_row=4)
+    loop._scaler = ShrinkingScaler(8.0)
+    with pytest.raises(UserError, match="incident 4 in a row"):
+        loop.train(0, 20)
+    assert [line["iteration"] for line in incidents(tmp_path)] == [3, 4, 5, 6]  # of 1/2, 1/4, ...
+    assert {line["kind"] for line in incidents(tmp_path)} == {"non-finite gradient"}
+
+
+def test_an_image_with_nan_is_left_out_of_a_real_run(short_cfg):
+    """The host's RPN raises for it; the run goes on, and its metrics are numbers."""
+    trainer = Trainer(short_cfg)
+    loop = trainer._trainer
+    loop._guard = build_loss_guard(short_cfg, lambda: None)
+    forward = trainer.model.preprocess_image
+
+    def spoil(batch):
+        images = forward(batch)
+        images.tensor *= float("nan") if trainer.iter == 2 else 1.0
+        return images
+
+    trainer.model.preprocess_image = spoil
+    trainer.train()
+    assert trainer.ended == "finished" and trainer.samples == 12
+    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
+    (line,) = incidents(Path(short_cfg.OUTPUT_DIR))
+    assert (line["iteration"], line["kind"], len(line["image_ids"][0])) == (2, "non-finite loss", 2)
+    rows = [json.loads(row) for row in Path(short_cfg.OUTPUT_DIR, "metrics.json").read_text().splitlines()]
+    assert rows[-1]["incidents"] == 1

@@ -87,9 +87,9 @@ def test_wrong_number_of_classes_is_refused_with_the_right_one(short_cfg):
 def test_weights_that_do_not_exist_are_one_line(short_cfg):
     short_cfg.MODEL.WEIGHTS = "no/such/file.pth"
     trainer = Trainer(short_cfg)
-    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS 'no/such/file\.pth'"):
+    with pytest.raises(UserError, match=r"weights 'no/such/file\.pth' \(MODEL\.WEIGHTS\)"):
         trainer.resume_or_load(False)
-    with pytest.raises(UserError, match=r"MODEL\.WEIGHTS 'no/such/file\.pth'"):
+    with pytest.raises(UserError, match=r"weights 'no/such/file\.pth' \(MODEL\.WEIGHTS\)"):
         evaluate(short_cfg)
 
 

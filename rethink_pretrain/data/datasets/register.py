@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets import (
+    load_sem_seg,
+    register_coco_instances,
+    register_coco_panoptic_separated,
+)
+from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
 from ...errors import UserError
-from .coco_json import read_coco_json
+from .coco_checks import check_document
+from .coco_json import read_coco_json, read_lists
+from .records import records_of
 from .subsets import digest
 
 _TOY_HELP = "or train on the toy set instead (`make demo`, or tools/make_toy_dataset.py and configs/toy/)"
@@ -35,8 +42,25 @@ def register_coco(name: str, json_file: str | Path, image_root: str | Path, **me
                 f"Data set {name!r} is already registered with {known.get('json_file')}. Choose another name."
             )
         return
-    DatasetCatalog.register(name, lambda: _load_coco(name, **files))
+    DatasetCatalog.register(name, lambda: _load_described(name, **files))
     MetadataCatalog.get(name).set(evaluator_type="coco", **files, **metadata)
+
+
+def check_at_loading(name: str) -> None:
+    """Where the host's COCO loader would load `name`, which it does unchecked, let ours do it.
+
+    The metadata stay as they are. Sets of other formats, and loaders of the user's own, are left alone.
+    """
+    if name not in DatasetCatalog.list():
+        return
+    load = _INSTEAD_OF_HOST.get(DatasetCatalog[name].__module__)
+    metadata = MetadataCatalog.get(name).as_dict()
+    needed = ("json_file", "image_root") if load is load_coco else ("json_file", "image_root", "sem_seg_root")
+    if load is None or not all(key in metadata for key in needed):
+        return
+    files = {key: metadata[key] for key in needed}
+    DatasetCatalog.pop(name)
+    DatasetCatalog.register(name, lambda: load(name, **files))
 
 
 def check_datasets(names: Iterable[str]) -> None:
@@ -106,20 +130,37 @@ def _suggest_subset(name: str) -> str:
     return f" A subset is written {match['base']}@{match['size']}."
 
 
-def _load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
-    try:
-        records = load_coco_json(json_file, image_root, name)
-    except (KeyError, TypeError, ValueError, AssertionError, AttributeError):
-        _explain(json_file, image_root)
-        raise
-    if not all(isinstance(record["image_id"], int) for record in records):
-        _explain(json_file, image_root)
+def _load_described(name: str, json_file: str, image_root: str) -> list[dict]:
+    records = load_coco(name, json_file, image_root)
     note_description(name, records)
     return records
 
 
-def _explain(json_file: str, image_root: str) -> None:
-    """Raises `UserError` that says in our words what the host stumbled over, where our reader knows."""
+def load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
+    """What the host's `load_coco_json` gives. Raises `UserError` for what could hurt a run, in one line."""
+    document = read_lists(Path(json_file), optional=("annotations",))  # test sets have none
+    try:
+        check_document(document, Path(json_file), image_root)
+    except UserError:
+        _suggest_mending(json_file, image_root)
+        raise
+    return records_of(document, image_root, name)
+
+
+def _load_panoptic(name: str, json_file: str, image_root: str, sem_seg_root: str) -> list[dict]:
+    """What the host's "separated" panoptic sets give: objects, and labels of stuff."""
+    return merge_to_panoptic(load_coco(name, json_file, image_root), load_sem_seg(sem_seg_root, image_root))
+
+
+# Module of a loader of the host -> ours.
+_INSTEAD_OF_HOST = {
+    register_coco_instances.__module__: load_coco,
+    register_coco_panoptic_separated.__module__: _load_panoptic,
+}
+
+
+def _suggest_mending(json_file: str, image_root: str) -> None:
+    """Raises `UserError` where RETHINK.DATA would mend the file, or knows more about what is wrong."""
     _, mends = read_coco_json(Path(json_file), Path(image_root))
     if mends:
         raise UserError(

@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import UserError
 from . import subsets
-from .register import image_id, note_description
+from .register import check_at_loading, image_id, note_description
 from .subsets import SubsetSpec, parse_subset
 from .toy_sets import register_toy
 
@@ -15,11 +15,15 @@ logger = logging.getLogger(__name__)
 
 
 def register_named(names: Iterable[str]) -> None:
-    """Register what `names` ask for and nobody else registers: the toy set, and subsets of any set."""
+    """Register what `names` ask for and nobody else registers: the toy set, and subsets of any set.
+
+    COCO's sets, which the host registers, are checked from here on when they are loaded.
+    """
     names = sorted(names)
     if any(name.startswith("toy_") for name in names):
         register_toy()
     for name in names:
+        check_at_loading(_parse(name).base if "@" in name else name)
         if "@" in name:
             register_subset(name)
 

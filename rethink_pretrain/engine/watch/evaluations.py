@@ -13,7 +13,7 @@ def measured_now(storage: EventStorage) -> dict[str, float]:
     now = {
         name: value for name, (value, at) in storage.latest().items() if at == storage.iter and "/" in name
     }
-    return now if any(name.endswith(MAIN_METRICS) for name in now) else {}
+    return now if any(map(_is_main, now)) else {}
 
 
 def measured_before(output_dir: str | Path, metric: str, iteration: int) -> list[tuple[int, float]]:
@@ -26,6 +26,16 @@ def measured_before(output_dir: str | Path, metric: str, iteration: int) -> list
         return []
     points = zip(*series(read_metrics(path), metric), strict=True)
     return [(at, value) for at, value in points if at < iteration]
+
+
+def is_evaluated(path: Path, iteration: int) -> bool:
+    """Whether the metrics.json at `path` holds an evaluation in that iteration."""
+    rows = read_metrics(path) if path.is_file() else []
+    return any(row["iteration"] == iteration and any(map(_is_main, row)) for row in rows)
+
+
+def _is_main(name: str) -> bool:
+    return name.endswith(MAIN_METRICS)
 
 
 class EvaluationHook(HookBase):

@@ -17,6 +17,7 @@ def saved(tmp_path):
     checkpointer.save("model_0000000")
 
     def read():
+        checkpointer.wait()
         return torch.load(tmp_path / "model_best.pth", weights_only=False)["iteration"]
 
     read.checkpointer = checkpointer
@@ -38,7 +39,7 @@ def test_the_highest_is_kept(saved, tmp_path):
 
 def test_the_evaluation_after_the_last_step_counts(saved, tmp_path):
     assert run(saved, tmp_path, [1.0, 2.0]).best == 2.0
-    assert saved() == 4
+    assert saved() == 3
 
 
 def test_nan_never_wins(saved, tmp_path):
@@ -58,7 +59,26 @@ def test_a_resumed_run_remembers(saved, tmp_path):
 
 def test_without_a_file_the_best_is_to_come(saved, tmp_path):
     write_metrics(tmp_path, (1, 5.0))
-    assert run(saved, tmp_path, [4.0], start=2).best == 4.0
+    assert run(saved, tmp_path, [4.0], start=4).best == 4.0
+
+
+def test_a_best_whose_file_a_kill_has_taken_is_saved_by_the_resume(saved, tmp_path):
+    write_metrics(tmp_path, (1, 4.0), (3, 5.0))
+    assert run(saved, tmp_path, [4.0], start=4).best == 5.0
+    assert saved() == 3
+
+
+def test_a_best_of_a_future_that_was_given_up_is_void(saved, tmp_path):
+    run(saved, tmp_path, [1.0, 9.0], length=4)
+    assert run(saved, tmp_path, [3.0], start=2).best == 3.0
+    assert saved() == 3
+
+
+def test_a_broken_file_is_no_best(saved, tmp_path):
+    run(saved, tmp_path, [9.0, 1.0], length=4)
+    saved.checkpointer.wait()
+    (tmp_path / "model_best.pth").write_bytes(b"")
+    assert run(saved, tmp_path, [3.0], start=4).best == 3.0
 
 
 def test_a_metric_that_is_not_there_is_named_once(tmp_path, saved, caplog, monkeypatch):
