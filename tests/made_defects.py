@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 40, 30  # of every image
 NAN, INFINITY = float("nan"), float("inf")
 
 
-def make_document(number: int = 0, num_images: int = 4) -> dict[str, Any]:
+def make_document(number: int = 0, num_images: int = 5) -> dict[str, Any]:
     """Two objects in each image, with box, polygon and two keypoints; ids and names differ by `number`."""
     categories = [
         {"id": 10 * number + k, "name": f"part {number} {k}", "keypoints": ["top", "tail"]} for k in (1, 2)
@@ -187,3 +187,158 @@ IN_JSON: dict[str, Callable[[dict], int]] = {
     "polygon-degenerate": _annotations("segmentation", [[1, 1, 5, 1, 9, 1]]),
     "polygon-outside": _annotations("segmentation", [[41, 1, 45, 1, 45, 5]]),
 }
+
+
+def _image(size: tuple[int, int] = (WIDTH, HEIGHT), mode: str = "RGB", seed: int = 9) -> Image.Image:
+    shape = (size[1], size[0], 3)
+    pixels = np.random.default_rng(seed).integers(0, 255, shape, dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+def _file(number: int, document: dict, folder: Path, suffix: str = ".jpg") -> Path:
+    """Of the image at place `number`, under a name that ends in `suffix`."""
+    record = document["images"][number]
+    record["file_name"] = str(Path(record["file_name"]).with_suffix(suffix))
+    return folder / record["file_name"]
+
+
+def _missing(document: dict, folder: Path) -> int:
+    for number in (0, 1):
+        _file(number, document, folder).unlink()
+    return 2
+
+
+def _empty(document: dict, folder: Path) -> int:
+    _file(0, document, folder).write_bytes(b"")
+    return 1
+
+
+def _unreadable(document: dict, folder: Path) -> int:
+    whole = _file(0, document, folder).read_bytes()
+    _file(0, document, folder).write_bytes(whole[: len(whole) // 2])
+    _file(1, document, folder).write_bytes(b"\x01\x02 not an image")
+    _file(2, document, folder, ".npy").write_bytes(b"\x93NUMPY\x01\x00 and nothing else")
+    _file(3, document, folder).unlink()
+    _file(3, document, folder).mkdir()
+    return 4
+
+
+def _format(document: dict, folder: Path) -> int:
+    _image().save(_file(0, document, folder, ".eps"))
+    _image().save(_file(1, document, folder, ".jpg"), format="JPEG2000")
+    return 2
+
+
+def _huge(document: dict, folder: Path) -> int:
+    """A header that speaks of more pixels than the rest of the file has."""
+    path = _file(0, document, folder, ".bmp")
+    _image().save(path)
+    data = bytearray(path.read_bytes())
+    data[18:26] = (20_000).to_bytes(4, "little") + (30_000).to_bytes(4, "little")
+    path.write_bytes(data)
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({30_000}, {20_000}, 3)}}".encode()
+    npy = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(117) + b"\n"
+    _file(1, document, folder, ".npy").write_bytes(npy)
+    return 2
+
+
+def _size_differs(document: dict, folder: Path) -> int:
+    _image((WIDTH // 2, HEIGHT)).save(_file(0, document, folder))
+    return 1
+
+
+def _size_rotated(document: dict, folder: Path) -> int:
+    """Counted under image-exif-rotation, too."""
+    exif = Image.Exif()
+    exif[274] = 6
+    _image().save(_file(0, document, folder), exif=exif)
+    return 1
+
+
+def _exif_rotation(document: dict, folder: Path) -> int:
+    for number, (orientation, size) in enumerate(((3, (WIDTH, HEIGHT)), (8, (HEIGHT, WIDTH)))):
+        exif = Image.Exif()
+        exif[274] = orientation
+        _image(size).save(_file(number, document, folder), exif=exif)
+    return 2
+
+
+def _extension(document: dict, folder: Path) -> int:
+    _image().save(_file(0, document, folder, ".png"), format="JPEG")
+    _image(seed=8).save(_file(1, document, folder, ".jpg"), format="PNG")
+    return 2
+
+
+def _cmyk(document: dict, folder: Path) -> int:
+    _image(mode="CMYK").save(_file(0, document, folder))
+    return 1
+
+
+def _deep(document: dict, folder: Path) -> int:
+    deep = np.arange(WIDTH * HEIGHT, dtype=np.uint16).reshape(HEIGHT, WIDTH)
+    Image.fromarray(deep).save(_file(0, document, folder, ".png"))
+    Image.fromarray(deep).save(_file(1, document, folder, ".tif"))
+    Image.fromarray(deep.astype(np.float32)).save(_file(2, document, folder, ".tiff"))
+    return 3
+
+
+def _raw_only(document: dict, folder: Path) -> int:
+    np.save(_file(0, document, folder, ".npy"), np.ones((HEIGHT, WIDTH, 5), np.uint16))
+    return 1
+
+
+def _alpha(document: dict, folder: Path) -> int:
+    _image(mode="RGBA").save(_file(0, document, folder, ".png"))
+    _image(mode="P").save(_file(1, document, folder, ".png"), transparency=3)
+    _image(mode="LA").save(_file(2, document, folder, ".png"))
+    return 3
+
+
+def _frames(document: dict, folder: Path) -> int:
+    for number, suffix in enumerate((".gif", ".webp", ".png")):
+        more = [_image(seed=seed) for seed in range(2)]
+        _image(seed=5).save(_file(number, document, folder, suffix), save_all=True, append_images=more)
+    return 3
+
+
+def _content_twice(document: dict, folder: Path) -> int:
+    data = _file(0, document, folder).read_bytes()
+    for number in (1, 2):
+        _file(number, document, folder).write_bytes(data)
+    return 2
+
+
+# Kind -> what makes it in the files of `make_document()`, and returns how many there are.
+IN_FILES: dict[str, Callable[[dict, Path], int]] = {
+    "image-missing": _missing,
+    "image-empty": _empty,
+    "image-unreadable": _unreadable,
+    "image-format": _format,
+    "image-huge": _huge,
+    "image-size-differs": _size_differs,
+    "image-size-rotated": _size_rotated,
+    "image-extension": _extension,
+    "image-cmyk": _cmyk,
+    "image-16-bit": _deep,
+    "image-raw-only": _raw_only,
+    "image-alpha": _alpha,
+    "image-exif-rotation": _exif_rotation,
+    "image-frames": _frames,
+    "image-content-twice": _content_twice,
+}
+ALSO = {"image-size-rotated": {"image-exif-rotation": 1}}  # what comes with a kind
+
+
+def make_everything(folder: Path) -> dict[str, Any]:
+    """A document with every kind of problem but "nothing-listed", and its files in `folder`."""
+    whole: dict[str, Any] = {"info": {"mine": "kept"}, "images": [], "annotations": [], "categories": []}
+    for number, kind in enumerate([*IN_JSON, *IN_FILES]):
+        part = make_document(number)
+        write_images(part, folder)
+        if kind in IN_JSON:
+            IN_JSON[kind](part)
+        else:
+            IN_FILES[kind](part, folder)
+        for key in ("images", "annotations", "categories"):
+            whole[key] += part[key]
+    return whole

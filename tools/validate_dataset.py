@@ -22,12 +22,10 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--json", required=True, type=Path, metavar="J", help="annotations in COCO's format")
     add("--images", required=True, type=Path, metavar="DIR", help="folder of their images")
-    add("--fix", type=Path, metavar="OUT", help="write a repaired copy of J, and say what it lacks")
+    add("--fix", type=Path, metavar="OUT", help="write a repaired copy of J, and say what was done")
     add("--report", type=Path, metavar="FILE.json", help="the report for programs")
     add("--no-images", action="store_true", help="look at the json alone")
-    add(
-        "--workers", type=int, default=min(os.cpu_count() or 1, 16), metavar="N", help="threads (%(default)s)"
-    )
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (%(default)s)")
     pixels_help = "decode no image that says it has more (%(default)s)"
     add("--max-pixels", type=int, default=100_000_000, metavar="N", help=pixels_help)
     add("--strict", action="store_true", help="end with 1 for warnings, too")

@@ -13,7 +13,7 @@ SUFFIX = ".safetensors"
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Raises `UserError` for another suffix than .safetensors, and for a file that is there but for `force`."""
+    """Raises `UserError` for another suffix than .safetensors, and for a file that only `force` replaces."""
     if path.suffix != SUFFIX:
         raise UserError(f"{path}: the name of the file has to end in {SUFFIX}.")
     if path.exists() and not force:

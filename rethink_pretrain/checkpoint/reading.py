@@ -131,7 +131,7 @@ def _check_is_dict(data: Any) -> None:
 
 def _check_weights(path: str, weights: Any) -> None:
     hint = "Save a state_dict, or {'model': state_dict}."
-    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+    if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights):
         raise UserError(f"{path} holds no weights by name. {hint}")
     size = os.path.getsize(path)
     for name, value in weights.items():

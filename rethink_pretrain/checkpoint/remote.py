@@ -68,7 +68,7 @@ def _checksum(path: str, url: str, fragment: str) -> str:
         if not given:
             raise UserError(f"{path}: what follows # is sha256= and 8 to 64 hexadecimal digits.")
         return given[1].lower()
-    in_name = _IN_NAME.search(urlsplit(url).path)
+    in_name = _IN_NAME.search(url.partition("?")[0])
     # Without a letter it is rather a date.
     return in_name[1] if in_name and not in_name[1].isdigit() else ""
 
@@ -76,7 +76,7 @@ def _checksum(path: str, url: str, fragment: str) -> str:
 def _check_url(url: str, checksum: str) -> None:
     if ".." in url.split("/"):
         raise UserError(f"{url}: with .. in it, it would be kept outside the folder of downloads.")
-    if urlsplit(url).scheme in _OPEN_TO_CHANGE and not checksum:
+    if url.partition("://")[0].lower() in _OPEN_TO_CHANGE and not checksum:
         raise UserError(f"{url} is not encrypted. Use https, or write #sha256= and its checksum behind it.")
 
 

@@ -12,7 +12,7 @@ _POLICIES = ("skip", "lower_lr", "roll_back", "stop")
 
 def validate(cfg: CfgNode) -> None:
     """Raises `UserError` for the first setting of `cfg` that is impossible or silently wrong."""
-    for check in (_check_names, _check_images, _check_norms, _check_random_weights, _check_solver):
+    for check in _CHECKS:
         check(cfg)
 
 
@@ -40,6 +40,20 @@ def _check_names(cfg: CfgNode) -> None:
     numerics = cfg.RETHINK.NUMERICS
     if numerics.POLICY not in _POLICIES:
         raise UserError(f"RETHINK.NUMERICS.POLICY {numerics.POLICY!r} is none of: {', '.join(_POLICIES)}.")
+
+
+def _check_limits(cfg: CfgNode) -> None:
+    node = cfg.RETHINK
+    if not 0 <= node.MAX_BAD_IMAGES <= 1:
+        raise UserError(f"RETHINK.MAX_BAD_IMAGES {node.MAX_BAD_IMAGES} is a share of the images: 0 to 1.")
+    for key, value in (
+        ("KEEP_CHECKPOINTS", node.KEEP_CHECKPOINTS),
+        ("NUMERICS.EXPLOSION", node.NUMERICS.EXPLOSION),
+        ("NUMERICS.MAX_IN_A_ROW", node.NUMERICS.MAX_IN_A_ROW - 1),
+        ("MAX_IMAGE_PIXELS", node.MAX_IMAGE_PIXELS - 1),
+    ):
+        if value < 0:
+            raise UserError(f"RETHINK.{key} is too small. See its meaning in config/defaults.py.")
 
 
 def _check_images(cfg: CfgNode) -> None:
@@ -86,3 +100,6 @@ def _check_solver(cfg: CfgNode) -> None:
             f"The warm-up of {solver.WARMUP_ITERS} iterations does not end before the first learning-rate "
             f"drop at {first_drop}. Shorten it (RETHINK.REFERENCE_WARMUP_ITERS) or train longer."
         )
+
+
+_CHECKS = (_check_names, _check_limits, _check_images, _check_norms, _check_random_weights, _check_solver)

@@ -6,16 +6,19 @@ is a kind, a word of `KINDS`; "" is none. Lengths are in px, boxes [x, y, width,
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from operator import mul
 from typing import Any
 
 import numpy as np
 
-# pycocotools takes five steps per px along a polygon's outline, counts them in a 32-bit int and keeps 8 bytes
-# for each: 2e8 px overflow, and crash. 1e5 px is beyond any image that fits in memory, and leaves room for
-# enlarging. An outline of 1e6 px (a coast line in a satellite image) costs 40 MB.
+# Beyond any image that fits in memory.
 MAX_COORDINATE = 1e5
-MAX_OUTLINE = 1e6
+# pycocotools takes five steps per px of a polygon's outline, counts them in a 32-bit int and keeps 16 bytes
+# of each: 2e8 px overflow, and crash. The host hands it polygons enlarged, by up to 280 where a box is tiny
+# (a mask of 28 px for 0.1 px), so the limits go with the image. In units of its width + height, which become
+# some 2,000 px by resizing, an outline of 50 is 1.5e8 steps at worst; objects have outlines of about 1.
+_MAX_REACH, _MAX_OUTLINE = 10, 50
 # Runs of a mask of so many px fit in six characters of COCO's compressed RLE, and in a 32-bit int.
 MAX_PIXELS = 2**29
 
@@ -27,7 +30,7 @@ _GRAVE_KINDS = {
     "segmentation-form": "the segmentation is neither polygons nor an RLE mask",
     "polygon-form": "a polygon is not a list of x, y pairs of numbers",
     "polygon-not-finite": "a polygon holds NaN or infinity",
-    "polygon-enormous": f"a polygon reaches beyond {MAX_COORDINATE:.0f} px or is {MAX_OUTLINE:.0f} px long",
+    "polygon-enormous": "a polygon is far larger than the image, so that COCO's code could crash",
     "polygon-as-box": "the first polygon has fewer than 3 points: COCO's code takes it for a box, or stops",
     "rle-form": 'the RLE mask has no "size" of two whole numbers or no "counts"',
     "rle-size": "the RLE mask has another size than the image",
@@ -75,19 +78,10 @@ def segmentation_problem(segmentation: Any, width: int, height: int) -> str:
 
     A grave kind comes before an oddity of an earlier polygon.
     """
-    if segmentation is None or segmentation == []:
-        return ""
-    if isinstance(segmentation, dict):
-        return _rle_problem(segmentation, width, height)
-    if not isinstance(segmentation, list):
-        return "segmentation-form"
-    oddity = ""
-    for polygon in segmentation:
-        problem = _polygon_problem(polygon, width, height)
-        if problem in GRAVE:
-            return problem
-        oddity = oddity or problem
-    return "polygon-as-box" if len(segmentation[0]) < 6 else oddity
+    problem = _grave_segmentation_problem(segmentation, width, height)
+    if problem or not isinstance(segmentation, list):
+        return problem
+    return next(filter(None, (_polygon_oddity(polygon, width, height) for polygon in segmentation)), "")
 
 
 def keypoints_problem(keypoints: Any, num_keypoints: int | None = None) -> str:
@@ -102,45 +96,74 @@ def keypoints_problem(keypoints: Any, num_keypoints: int | None = None) -> str:
     return problem and f"keypoints-{problem}"
 
 
+def grave_problems(annotation: dict, width: int, height: int) -> Iterator[str]:
+    """The kinds of `GRAVE` in the box of `annotation`, and in its segmentation and keypoints if it has them.
+
+    In half the time of asking for everything, which counts where there are 860,000 of them.
+    """
+    problem = box_problem(annotation.get("bbox"), width, height)
+    if problem in GRAVE:
+        yield problem
+    yield from filter(None, [_grave_segmentation_problem(annotation.get("segmentation"), width, height)])
+    yield from filter(None, [keypoints_problem(annotation.get("keypoints"))])
+
+
 def _range_problem(numbers: list) -> str:
     """ "not-finite" or "enormous", or "" where all `numbers` can be used. Not empty."""
-    # Python's minimum skips a NaN that is not the first number, but a sum does not.
-    if (
-        not max(numbers) <= MAX_COORDINATE
-        or not min(numbers) >= -MAX_COORDINATE
-        or sum(numbers) != sum(numbers)
-    ):
-        return "enormous" if all(v == v and abs(v) != math.inf for v in numbers) else "not-finite"
-    return ""
+    if max(numbers) <= MAX_COORDINATE and min(numbers) >= -MAX_COORDINATE:
+        total = sum(numbers)  # a minimum may overlook a NaN, a sum does not
+        if total == total:
+            return ""
+    return "enormous" if all(v == v and abs(v) != math.inf for v in numbers) else "not-finite"
 
 
-def _polygon_problem(polygon: Any, width: int, height: int) -> str:
-    # A third of a COCO-sized check is spent here, once per polygon: plain lists are faster than arrays.
+def _grave_segmentation_problem(segmentation: Any, width: int, height: int) -> str:
+    if segmentation is None or segmentation == []:
+        return ""
+    if isinstance(segmentation, dict):
+        return _rle_problem(segmentation, width, height)
+    if not isinstance(segmentation, list):
+        return "segmentation-form"
+    for polygon in segmentation:
+        problem = _grave_polygon_problem(polygon, width + height)
+        if problem:
+            return problem
+    return "polygon-as-box" if len(segmentation[0]) < 6 else ""
+
+
+def _grave_polygon_problem(polygon: Any, unit: int) -> str:
+    # Once per polygon of the set: plain lists are faster than arrays here.
     if type(polygon) is not list or len(polygon) % 2 or not _NUMBERS.issuperset(map(type, polygon)):
         return "polygon-form"
     if not polygon:
-        return "polygon-few-points"
+        return ""
     problem = _range_problem(polygon)
     if problem:
         return f"polygon-{problem}"
-    xs, ys = polygon[0::2], polygon[1::2]
-    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
-    extent = max(right - left, bottom - top)
-    if len(xs) * extent > MAX_OUTLINE and _outline(xs, ys) > MAX_OUTLINE:
+    low, high = min(polygon), max(polygon)
+    if low < -_MAX_REACH * unit or high > _MAX_REACH * unit:
         return "polygon-enormous"
+    points = len(polygon) // 2
+    if points * (high - low) > _MAX_OUTLINE * unit and _outline(polygon) > _MAX_OUTLINE * unit:
+        return "polygon-enormous"
+    return ""
+
+
+def _polygon_oddity(polygon: list[float], width: int, height: int) -> str:
+    xs, ys = polygon[0::2], polygon[1::2]
     if len(xs) < 3:
         return "polygon-few-points"
     if polygon_area(polygon) < _NO_AREA:
         return "polygon-degenerate"
-    if left >= width or top >= height or right <= 0 or bottom <= 0:
+    if min(xs) >= width or min(ys) >= height or max(xs) <= 0 or max(ys) <= 0:
         return "polygon-outside"
     return ""
 
 
-def _outline(xs: list[float], ys: list[float]) -> float:
-    """Length of the closed outline, the longer side of each edge counted: steps of COCO's code."""
-    following = zip(xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True)
-    return sum(max(abs(x - x1), abs(y - y1)) for x, y, (x1, y1) in zip(xs, ys, following, strict=True))
+def _outline(polygon: list[float]) -> float:
+    """Length of the closed outline, the longer side of each edge counted: the steps of COCO's code."""
+    points = list(zip(polygon[0::2], polygon[1::2], strict=True))
+    return sum(max(abs(x - x0), abs(y - y0)) for (x, y), (x0, y0) in pairwise([points[-1], *points]))
 
 
 def polygon_area(polygon: list[float]) -> float:
@@ -187,13 +210,3 @@ def decode_runs(counts: str) -> list[int]:
     for first in (1, 2):
         runs[first::2] = np.cumsum(runs[first::2])
     return runs.tolist()
-
-
-def problems_of(annotation: dict, width: int, height: int) -> Iterator[str]:
-    """The kinds found in the box of `annotation`, in its segmentation and keypoints where it has them."""
-    found = (
-        box_problem(annotation.get("bbox"), width, height),
-        segmentation_problem(annotation.get("segmentation"), width, height),
-        keypoints_problem(annotation.get("keypoints")),
-    )
-    yield from filter(None, found)

@@ -24,9 +24,11 @@ from ..evaluation import build_evaluator, build_tta_model, evaluate_tta, with_pr
 from .cascade_switch import build_cascade_switch
 from .checkpoints import Checkpoints
 from .doctor import check_up, count_images
+from .evaluating import Evaluation, tolerating_full_disks
 from .incidents import record_incident
 from .interruption import Interruption
 from .lock import only_run_in
+from .numerics import RollBack, build_loss_guard, halve_learning_rate
 from .precise_bn import RepeatedPreciseBN
 from .progress import ProgressBar, build_progress_writer
 from .recipe import describe_recipe, format_recipe
@@ -43,8 +45,8 @@ logger = logging.getLogger(__name__)
 class Trainer(DefaultTrainer):
     """Trains and evaluates what a resolved config describes, on any number of processes.
 
-    ended: how training ended: "" until it has, "finished", "stopped: <reason>", "interrupted" or
-        "failed: <error>".
+    ended: how training ended: "" until it has, "finished", "stopped: <reason>", "interrupted",
+        "rolled back" or "failed: <error>".
     """
 
     def __init__(self, cfg: CfgNode):
@@ -66,6 +68,7 @@ class Trainer(DefaultTrainer):
             images_per_step=cfg.SOLVER.IMS_PER_BATCH,
             micro_batches=cfg.SOLVER.IMS_PER_BATCH // processes // micro_batch_size(cfg, processes),
             mixed_precision=cfg.SOLVER.AMP.ENABLED,
+            guard=build_loss_guard(cfg, self._halve_learning_rate),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = RethinkCheckpointer(
@@ -89,6 +92,7 @@ class Trainer(DefaultTrainer):
         """In the order in which they run after every iteration."""
         cfg = self.cfg
         main = comm.is_main_process()
+        interruption = Interruption(self.checkpointer)
         ret = [hooks.IterationTimer(), build_cascade_switch(cfg), hooks.LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
             # Changes the model, so before whatever saves or evaluates it. It has a loader of its own, so
@@ -100,19 +104,21 @@ class Trainer(DefaultTrainer):
         if main:
             ret.append(Checkpoints(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
         # After the checkpoint, which is there if the evaluation fails.
-        ret.append(hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self._evaluate))
+        evaluate = interruption.guard(tolerating_full_disks(self._evaluate))
+        ret.append(Evaluation(cfg.TEST.EVAL_PERIOD, evaluate))
         # They see the evaluation's metrics.
         ret += build_watch_hooks(cfg, self.checkpointer)
         if cfg.TEST.AUG.ENABLED:
             build_tta_model(cfg, self.model)  # or the refusal would come when all is trained
-            ret.append(hooks.EvalHook(0, self._evaluate_tta))  # at the end alone: it costs many times as much
+            # At the end alone: it costs many times as much.
+            ret.append(Evaluation(0, interruption.guard(tolerating_full_disks(self._evaluate_tta))))
         if main:
             ret.append(PromptWriter(self.build_writers, cfg.RETHINK.WATCH.LOG_PERIOD))
             ret.append(self._build_progress())
-        # Behind all that the step still has to do.
-        ret.append(Interruption(self.checkpointer))
         if main:
-            ret.append(RunRecord(cfg))  # the last: it counts what all this cost
+            ret.append(RunRecord(cfg))  # it counts what all this cost
+        # The last: it ends the process.
+        ret.append(interruption)
         return [hook for hook in ret if hook]
 
     def _build_progress(self) -> HookBase:
@@ -164,13 +170,26 @@ class Trainer(DefaultTrainer):
                     self.iter += not self.ended
                 self.ended = self.ended or "finished"
             except BaseException as error:
-                failed = isinstance(error, Exception)
-                self.ended = f"failed: {type(error).__name__}: {error}" if failed else "interrupted"
-                if failed and not isinstance(error, UserError):
-                    logger.exception("Training failed at iteration %d.", self.iter)
+                self.ended = self._describe_end(error)
                 raise
             finally:
                 self.after_train()
+
+    def _describe_end(self, error: BaseException) -> str:
+        if isinstance(error, RollBack):
+            return "rolled back"
+        if not isinstance(error, Exception):
+            return "interrupted"
+        if not isinstance(error, UserError):
+            logger.exception("Training failed at iteration %d.", self.iter)
+        return f"failed: {type(error).__name__}: {error}"
+
+    def _halve_learning_rate(self) -> None:
+        halve_learning_rate(self.optimizer, self.scheduler)
+
+    def go_on_behind(self, roll_back: RollBack) -> None:
+        """With the images behind those that made training go back to where this trainer starts."""
+        self._trainer.go_on_behind(roll_back)
 
     def _finish_saving(self) -> None:
         """Wait for the last checkpoint; try once more where it could not be written."""
@@ -253,15 +272,25 @@ class Trainer(DefaultTrainer):
 
 
 def train(cfg: CfgNode, resume: bool = False) -> dict[str, Any] | None:
-    """Train from MODEL.WEIGHTS, or with `resume` from the last checkpoint in OUTPUT_DIR; the last metrics."""
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume)
-    reason = stopped_before(cfg.OUTPUT_DIR) if trainer.checkpointer.resumed else ""
-    if reason and cfg.RETHINK.WATCH.PATIENCE:
-        words = "This run has stopped early: %s. It is evaluated; RETHINK.WATCH.PATIENCE 0 would train on."
-        logger.info(words, reason)
-        return Trainer.test(cfg, trainer.model)
-    return trainer.train()
+    """Train from MODEL.WEIGHTS, or with `resume` from the last checkpoint in OUTPUT_DIR; the last metrics.
+
+    Where RETHINK.NUMERICS.POLICY rolls back, a new trainer goes on from the last checkpoint.
+    """
+    roll_back = None
+    while True:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume or roll_back is not None)
+        if roll_back:
+            trainer.go_on_behind(roll_back)
+        reason = stopped_before(cfg.OUTPUT_DIR) if trainer.checkpointer.resumed else ""
+        if reason and cfg.RETHINK.WATCH.PATIENCE:
+            words = "This run has stopped early: %s. It is evaluated; RETHINK.WATCH.PATIENCE 0 trains on."
+            logger.info(words, reason)
+            return Trainer.test(cfg, trainer.model)
+        try:
+            return trainer.train()
+        except RollBack as error:
+            roll_back = error.with_traceback(None)  # which would keep the old trainer in memory
 
 
 def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """load_config on files written here: what it refuses, with which words, and who wins over whom."""
 
+import os
+
 import pytest
 import yaml
 from detectron2.config import get_cfg
@@ -249,6 +251,97 @@ class TestCodeInYaml:
         cfg = load_config(write("a.yaml", f'{GOOD}OUTPUT_DIR: "{value}"'))
         assert cfg["OUTPUT_DIR"] == value
         assert not marker.exists()
+
+
+class TestHarm:
+    """What a config of a stranger could do besides; tests/config/test_plain_yaml.py has the rest."""
+
+    @pytest.mark.parametrize(
+        "url", ["https://example.org/a.yaml", "http://example.org/a.yaml", "s3://b/a.yaml"]
+    )
+    @pytest.mark.parametrize("form", ["{}", "[{}]", "[good.yaml, {}]"])
+    def test_bases_are_not_fetched(self, write, url, form, monkeypatch):
+        from detectron2.utils.file_io import PathManager
+
+        write("good.yaml", GOOD)
+        monkeypatch.setattr(PathManager, "open", lambda *args, **kwargs: pytest.fail("fetched"))
+        message = refusal(write("a.yaml", f"_BASE_: {form.format(url)}"))
+        assert f"{url}: configs are files, and never fetched" in message
+
+    def test_a_base_that_never_ends(self, write):
+        assert "/dev/zero is a device" in refusal(write("a.yaml", "_BASE_: /dev/zero"))
+
+    def test_a_pipe(self, tmp_path):
+        os.mkfifo(tmp_path / "a.yaml")
+        assert "is a device or a pipe" in refusal(tmp_path / "a.yaml")
+
+    def test_bases_that_multiply(self, write):
+        """Ten files of ten bases each would be ten thousand million files to read."""
+        for level in range(10):
+            write(f"{level}.yaml", f"_BASE_: [{', '.join([f'{level + 1}.yaml'] * 10)}]\n{GOOD}")
+        write("10.yaml", GOOD)
+        path = write("a.yaml", "_BASE_: 0.yaml")
+        assert refusal(path) == f"{path}: more than 100 files by _BASE_. Is there a circle?"
+
+    @pytest.mark.parametrize("place", ["file", "base", "overlay"])
+    def test_a_key_twice(self, write, place):
+        bad, *args = self.place(write, f"{GOOD}SEED: 1\nSEED: 2", place)
+        assert refusal(*args) == f"{bad}, line 3: key 'SEED' stands in line 2 already."
+
+    @pytest.mark.parametrize("value", ["true", "True", "yes", "'True'", "1", "[]", "null"])
+    @pytest.mark.parametrize("place", ["file", "base", "overlay"])
+    def test_no_file_can_trust_pickles(self, write, value, place):
+        _, *args = self.place(write, f"RETHINK: {{TRUST_PICKLE: {value}}}\n{GOOD}", place)
+        message = refusal(*args)
+        assert "RETHINK.TRUST_PICKLE lets weights run code, so no file can set it" in message
+
+    def place(self, write, text, place):
+        """A file with `text`, and the arguments of load_config by which it comes in."""
+        bad = write("bad.yaml", text)
+        if place == "file":
+            return bad, bad
+        if place == "base":
+            return bad, write("a.yaml", "_BASE_: bad.yaml")
+        return bad, write("a.yaml", GOOD), [bad]
+
+    def test_the_command_line_can(self, write):
+        path = write("a.yaml", GOOD + "RETHINK: {TRUST_PICKLE: false}")
+        assert load_config(path).RETHINK.TRUST_PICKLE is False
+        cfg = load_config(path, opts=["RETHINK.TRUST_PICKLE", "True"])
+        assert cfg.RETHINK.TRUST_PICKLE is True
+
+    def test_a_dumped_config_loads(self, write):
+        dumped = load_config(write("a.yaml", GOOD)).dump()
+        assert "&id" in dumped  # aliases are allowed, if they do not multiply
+        again = load_config(write("config.yaml", dumped)).dump()
+        assert yaml.safe_load(again) == yaml.safe_load(dumped)
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "2001-13-41",
+            "!!int abc",
+            "!!float x",
+            "!!bool maybe",
+            "!!timestamp x",
+            "!!binary '###'",
+            "!!binary é",
+            "!!omap [1]",
+            "9" * 5000,
+            "'" + "-" * 100_000 + "1'",
+            "[[[1]]]",
+            ".inf",
+        ],
+        ids=lambda value: value[:20],
+    )
+    def test_values_that_are_none(self, write, value):
+        path = write("a.yaml", f"{GOOD}SEED: {value}")
+        assert path in refusal(path)
+
+    def test_deep_values_on_the_command_line(self, write):
+        deep = "1" + "+-" * 50_000 + "1"
+        message = refusal(write("a.yaml", GOOD), opts=["OUTPUT_DIR", deep])
+        assert message.endswith("a value is nested too deeply.")
 
 
 class TestOrder:

@@ -120,6 +120,13 @@ def rename_a_category(document):
         (rename_a_category, ("val",), r"id 3 is .* in .*train\.json and 'other' in .*val\.json"),
         (lambda d: d["annotations"].clear(), ("train",), r"train\.json has no objects"),
         (lambda d: d["images"][0].update(file_name="no.jpg"), ("val",), r"'no\.jpg', which is not in"),
+        (lambda d: d["images"][5].update(file_name="../no.jpg"), ("val",), r"'\.\./no\.jpg' leads out"),
+        (
+            lambda d: d["annotations"][3].update(segmentation=[[1, 2, 3, 4]]),
+            ("train",),
+            "fewer than 3 points",
+        ),
+        (lambda d: d["annotations"][3].update(segmentation=[[0, 0, 2e8, 0, 1, 1]]), ("val",), "far larger"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(own, change, splits, words):

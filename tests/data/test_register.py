@@ -3,6 +3,7 @@ import uuid
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances, register_coco_panoptic_separated
 
 from rethink_pretrain.data import (
     check_datasets,
@@ -10,6 +11,7 @@ from rethink_pretrain.data import (
     datasets_root,
     describe_dataset,
     register_coco,
+    register_named,
     register_toy,
 )
 from rethink_pretrain.errors import UserError
@@ -78,6 +80,113 @@ def test_number_of_categories_is_compared_once_known(name, tmp_path):
     check_num_classes([name], 2)
     with pytest.raises(UserError, match=r"NUM_CLASSES is 5.* has 2 categories \(cat, dog\)\. Set .* to 2\."):
         check_num_classes([name], 5)
+
+
+def change_the_document(json_file, change):
+    document = json.loads(json_file.read_text())
+    change(document, document["images"][0], document["annotations"][0])
+    json_file.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d, i, a: i.update(file_name="../a.jpg"), r"image 1: the file name '\.\./a\.jpg' leads out"),
+        (lambda d, i, a: i.update(file_name="s3://b/a.jpg"), "is an address"),
+        (
+            lambda d, i, a: a.update(segmentation=[[1, 2, 2e8, 2, 1, 8]]),
+            "annotation 1 of image 1: a polygon is",
+        ),
+        (lambda d, i, a: a.update(segmentation=[[1, 2, 3, 4]]), "the first polygon has fewer than 3 points"),
+        (lambda d, i, a: a.update(segmentation={"size": [10, 20], "counts": [7]}), "counts of the RLE mask"),
+        (lambda d, i, a: a.update(keypoints=[1, 2]), "keypoints are not triples"),
+        (lambda d, i, a: i.update(width=10**6), "1000000 x 10 is no width x height"),
+        (lambda d, i, a: a.update(iscrowd="no"), "iscrowd 'no' is neither 0 nor 1"),
+        (lambda d, i, a: d.update(images=7), "needs the lists images"),
+    ],
+)
+def test_what_could_hurt_a_run_is_one_line_with_a_remedy(name, tmp_path, change, words):
+    json_file, images = write_coco(tmp_path)
+    change_the_document(json_file, change)
+    register_coco(name, json_file, images)
+    with pytest.raises(UserError, match=words) as error:
+        DatasetCatalog.get(name)
+    text = str(error.value)
+    assert "\n" not in text and text.startswith(f"{json_file}")
+    if "lists" not in words:
+        assert f"python tools/validate_dataset.py --json {json_file} --images {images} --fix" in text
+
+
+def test_a_file_without_annotations_is_a_test_set(name, tmp_path):
+    json_file, images = write_coco(tmp_path)
+    change_the_document(json_file, lambda d, i, a: d.pop("annotations"))
+    register_coco(name, json_file, images)
+    assert [record["annotations"] for record in DatasetCatalog.get(name)] == [[]]
+
+
+@pytest.fixture
+def host_set(name, tmp_path):
+    """A set that the host's own functions registered, as they do COCO's, and its json."""
+    json_file, images = write_coco(tmp_path)
+    register_coco_instances(name, {"thing_classes": ["cat", "dog"]}, str(json_file), str(images))
+    return name, json_file
+
+
+@pytest.mark.parametrize("asked", ["{}", "{}@1"])
+def test_sets_of_the_host_are_checked_too(host_set, asked):
+    name, json_file = host_set
+    before, host_records = dict(MetadataCatalog.get(name).as_dict()), DatasetCatalog.get(name)
+    asked = asked.format(name)
+    register_named([asked])
+    register_named([asked])
+    try:
+        assert DatasetCatalog.get(asked) == host_records and describe_dataset(name) == {"name": name}
+        ids = {"thing_dataset_id_to_contiguous_id": {3: 0, 7: 1}}
+        assert MetadataCatalog.get(name).as_dict() == {**before, **ids}
+        change_the_document(json_file, lambda d, i, a: a.update(bbox=[1, 2, float("nan"), 4]))
+        with pytest.raises(UserError, match="annotations without a box of positive size dropped"):
+            DatasetCatalog.get(asked)
+        change_the_document(json_file, lambda d, i, a: a.update(bbox=[1, 2, 3, 4], segmentation=[[], [1]]))
+        with pytest.raises(UserError, match="a polygon is not a list of x, y pairs"):
+            DatasetCatalog.get(asked)
+    finally:
+        if "@" in asked:
+            DatasetCatalog.pop(asked)
+            MetadataCatalog.pop(asked)
+
+
+def test_other_categories_than_those_of_the_name_are_one_line(host_set):
+    name, json_file = host_set
+    register_named([name])
+    change_the_document(json_file, lambda d, i, a: d["categories"].pop())
+    with pytest.raises(UserError, match="are not those that it is known with"):
+        DatasetCatalog.get(name)
+
+
+def test_loaders_of_others_are_left_alone(name):
+    DatasetCatalog.register(name, lambda: [{"mine": 1}])
+    MetadataCatalog.get(name).set(json_file="a.json", image_root="images", evaluator_type="coco")
+    register_named([name, "voc_2007_val", "lvis_v1_val", "coco_2017_val_panoptic"])
+    assert DatasetCatalog.get(name) == [{"mine": 1}]
+    for other in ("lvis_v1_val", "coco_2017_val_panoptic"):
+        assert DatasetCatalog[other].__module__.startswith("detectron2.")
+
+
+def test_panoptic_sets_of_the_host_have_their_objects_checked(name, datasets):
+    toy = datasets / "toy"
+    files = (str(toy / "val"), "", "", str(toy / "sem_seg_val"), str(toy / "val.json"))
+    register_coco_panoptic_separated(name, {}, *files)
+    names = [f"{name}_separated", f"{name}_stuffonly"]
+    try:
+        host_records = DatasetCatalog.get(names[0])
+        register_named(names)
+        assert DatasetCatalog[names[0]].__module__.startswith("rethink_pretrain.")
+        assert DatasetCatalog.get(names[0]) == host_records and len(host_records) == 12
+        assert "sem_seg_file_name" in host_records[0] and host_records[0]["annotations"]
+    finally:
+        for other in names:
+            DatasetCatalog.pop(other)
+            MetadataCatalog.pop(other)
 
 
 def test_the_toy_set_lies_under_the_data_set_folder(datasets):

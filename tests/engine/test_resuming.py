@@ -3,15 +3,17 @@
 import errno
 import json
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils.events import get_event_storage
 
 from rethink_pretrain.checkpoint import store
-from rethink_pretrain.engine import Trainer, train
+from rethink_pretrain.engine import Trainer, train, train_loop
 from rethink_pretrain.errors import UserError
 
 COMPARED = ("iteration", "lr", "bbox/", "segm/")  # losses are medians of 20 rows, which a resume starts anew
@@ -86,7 +88,7 @@ def test_a_killed_run_ends_as_if_nothing_had_been(cfg, straight, evaluated, capl
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 1000])
-def test_a_broken_checkpoint_is_named_and_the_one_before_it_serves(cfg, straight, damage, caplog, monkeypatch):
+def test_a_broken_checkpoint_is_named_and_passed_over(cfg, straight, damage, caplog, monkeypatch):
     said = messages(caplog, monkeypatch)
     Path(cfg.OUTPUT_DIR, "model_final.pth").write_bytes(damage)
     train(cfg, resume=True)
@@ -186,3 +188,31 @@ def test_a_kill_before_the_first_tag_does_not_start_over(cfg, straight):
     trainer = Trainer(cfg)
     trainer.resume_or_load(True)
     assert trainer.start_iter == 3
+
+
+def test_rolling_back_goes_on_with_other_images(cfg, tmp_path, monkeypatch):
+    """NaN in the fifth iteration: back behind the third, and on with the images of the sixth."""
+    forward, bad = train_loop.forward_or_nan, [4]
+
+    def nan_once(model, batch):
+        losses = forward(model, batch)
+        if bad and get_event_storage().iter == bad[0]:
+            bad.pop()
+            return {name: loss * math.nan for name, loss in losses.items()}
+        return losses
+
+    monkeypatch.setattr(train_loop, "forward_or_nan", nan_once)
+    cfg.OUTPUT_DIR, cfg.RETHINK.NUMERICS.POLICY = str(tmp_path / "run"), "roll_back"
+    train(cfg)
+    state = torch.load(Path(cfg.OUTPUT_DIR, "model_final.pth"), weights_only=True)
+    assert (state["iteration"], state["trainer"]["_trainer"]["samples"]) == (5, 10 + 3 * 2)
+    sessions = json.loads(Path(cfg.OUTPUT_DIR, "run.json").read_text())["sessions"]
+    assert [(s["start_iter"], s["end_iter"], s["ended"]) for s in sessions] == [
+        (0, 4, "rolled back"),
+        (3, 6, "finished"),
+    ]
+    assert [row["iteration"] for row in rows(cfg.OUTPUT_DIR)] == [0, 1, 2, 3, 4, 5, 6]
+    (line,) = Path(cfg.OUTPUT_DIR, "incidents.jsonl").read_text().splitlines()
+    incident = json.loads(line)
+    assert (incident["iteration"], incident["kind"], incident["samples"]) == (4, "non-finite loss", 8)
+    assert len(incident["image_ids"][0]) == 2

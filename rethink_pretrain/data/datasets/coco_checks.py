@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import UserError
 from ..confine import Confinement
-from ..geometry import GRAVE, KINDS, MAX_COORDINATE, MAX_PIXELS, keypoints_problem, problems_of
+from ..geometry import KINDS, MAX_COORDINATE, MAX_PIXELS, grave_problems, keypoints_problem
 from ..quote import is_text, quoted
 
 _MAX_AREA = MAX_COORDINATE**2
@@ -107,8 +107,8 @@ def _problems_of_annotation(annotation: dict, sizes: Sizes, categories: set[int]
     if size is None:  # of an unlisted image: nobody looks at its shapes
         kinds = [keypoints_problem(annotation.get("keypoints"))]
     else:
-        kinds = problems_of(annotation, *size)
-    yield from (KINDS[kind] for kind in kinds if kind in GRAVE)
+        kinds = grave_problems(annotation, *size)
+    yield from (KINDS[kind] for kind in kinds if kind)
 
 
 def _problems_of_fields(annotation: dict) -> Iterator[str]:

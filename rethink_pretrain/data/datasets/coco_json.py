@@ -16,7 +16,7 @@ from PIL import Image
 from ...errors import UserError
 from ...files import read_json
 from ..confine import confined
-from ..geometry import GRAVE, keypoints_problem, polygon_area, segmentation_problem
+from ..geometry import GRAVE, MAX_COORDINATE, keypoints_problem, polygon_area, segmentation_problem
 from ..quote import quoted
 from .coco_checks import check_document
 
@@ -178,9 +178,13 @@ def _mend_form(annotation: dict, mends: Counter) -> None:
 def _area(annotation: dict) -> float:
     """Of the polygons where there are some, else of the box, in px^2."""
     polygons = annotation.get("segmentation")
-    if not isinstance(polygons, list) or not polygons or segmentation_problem(polygons, 1, 1) in GRAVE:
+    if not isinstance(polygons, list) or not polygons or _are_grave(polygons):
         return annotation["bbox"][2] * annotation["bbox"][3]
     return sum(map(polygon_area, polygons))
+
+
+def _are_grave(polygons: list) -> bool:
+    return segmentation_problem(polygons, MAX_COORDINATE, MAX_COORDINATE) in GRAVE
 
 
 def _count_visible(annotation: dict) -> int:

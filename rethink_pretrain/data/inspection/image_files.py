@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from detectron2.data import detection_utils
+from PIL import Image, UnidentifiedImageError
 
 from ...errors import UserError
 from ...progress import track
@@ -158,14 +159,14 @@ def _examine(path: Path, max_pixels: int) -> ImageFile:
             return ImageFile(image.size, (("image-huge", _by(image.size)),))
         orientation = _orientation(image)
         problems = list(_oddities(image, path, start))
-        image.load()
         if orientation != 1:
             problems.append(("image-exif-rotation", f"orientation {orientation}"))
-        size = ImageOps.exif_transpose(image).size
+        turned = detection_utils._apply_exif_orientation(image)  # as in training, mistakes included
+        turned.load()
         num_frames = _num_frames(image)
         if num_frames > 1 and image.format != "MPO":
             problems.append(("image-frames", f"{num_frames} frames"))
-        return ImageFile(size, tuple(problems), rotated=orientation in _SWAPS_SIDES)
+        return ImageFile(turned.size, tuple(problems), rotated=orientation in _SWAPS_SIDES)
 
 
 def _oddities(image: Image.Image, path: Path, start: bytes) -> Iterator[tuple[str, Any]]:

@@ -42,9 +42,8 @@ def _verdict(report: Report, json_file: Path, image_root: Path) -> str:
     if not report.num_errors:
         return f"{found} Fit for training; see whether the warnings are meant."
     where = f"--json {shlex.quote(str(json_file))} --images {shlex.quote(str(image_root))}"
-    return (
-        f"{found} Not fit for training. A repaired copy:\npython tools/validate_dataset.py {where} --fix OUT"
-    )
+    command = f"python tools/validate_dataset.py {where} --fix OUT"
+    return f"{found} Not fit for training. A repaired copy:\n{command}"
 
 
 def write_repaired(
