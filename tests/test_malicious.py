@@ -252,6 +252,23 @@ class TestYaml:
         refusal(read_sweep, tmp_path / "sweep.yaml")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"RETHINK.TRUST_PICKLE": True},
+        {"RETHINK.TRUST_PICKLE": "True"},
+        {"--trust-pickle": "--resume"},
+        {"SEED": 1, "--config-file": "other.yaml"},
+        {"OUTPUT_DIR": "/elsewhere"},
+    ],
+)
+def test_a_sweep_sets_keys_and_no_more(tmp_path, changes):
+    """Its KEY VALUE pairs go to a command line, which may do more than a file."""
+    (tmp_path / "a.yaml").write_text("{}")
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"runs": [{"config": "a.yaml", "set": changes}]}))
+    refusal(read_sweep, tmp_path / "sweep.yaml")
+
+
 class TestImages:
     def test_an_array_of_objects(self, marker):
         path = write_npy(marker)

@@ -28,6 +28,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=overlay_help)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="ends in .safetensors")
     parser.add_argument("--force", action="store_true", help="replace a file that is there already")
+    trust_help = "let the weights run code; only for files of people you know"
+    parser.add_argument("--trust-pickle", action="store_true", help=trust_help)
     args, args.opts = parser.parse_known_args()
     if unknown := [word for word in args.opts if word.startswith("--")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -35,6 +37,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("give either --run, or --config-file and --weights")
     if args.checkpoint and not args.run:
         parser.error("--checkpoint is one of a --run")
+    if args.trust_pickle:
+        args.opts += ["RETHINK.TRUST_PICKLE", "True"]
     return args
 
 

@@ -50,9 +50,8 @@ def run(args: argparse.Namespace) -> int:
     print(inspection.summary(document, report, args.json, args.images))
     content = report.as_dict()
     if args.fix:
-        repaired = inspection.write_repaired(document, args.images, files, args.fix)
-        print("", inspection.describe_repair(repaired, args.fix), sep="\n")
-        content["fix"] = inspection.repair_as_dict(repaired, args.fix)
+        words, content["fix"] = inspection.fix(document, args.images, files, args.fix)
+        print("", words, sep="\n")
     if args.report:
         inspection.write(content, args.report)
     return PROBLEMS if report.num_errors or (args.strict and report.num_warnings) else CLEAN

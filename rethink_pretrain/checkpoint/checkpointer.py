@@ -89,7 +89,7 @@ class RethinkCheckpointer(DetectionCheckpointer):
             if not isinstance(cause, OSError):
                 raise
             self.failure = f"{cause.strerror or cause}{_space(path.parent)}"
-            words = "%s could not be written: %s. Checkpoints before it are whole, and training goes on."
+            words = "%s could not be written: %s. The checkpoints before it stay, and training goes on."
             self.logger.error(words, path, self.failure)
             if self._on_failure:
                 self._on_failure(path.name, self.failure)

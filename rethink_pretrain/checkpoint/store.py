@@ -169,7 +169,7 @@ def _sha256(path: Path, *, from_disk: bool = False) -> str:
 def _check_space(folder: Path, data: Any) -> None:
     needed, free = _num_bytes(data) + _SMALL_CHANGE, shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(ENOSPC, f"{needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB free", str(folder))
+        raise OSError(ENOSPC, f"no space left: {needed / 1e6:.0f} MB are needed", str(folder))
 
 
 def _num_bytes(data: Any) -> int:

@@ -8,6 +8,7 @@ from ..errors import UserError
 
 MAX_BYTES = 1 << 18  # a dumped config has 15 thousand
 MAX_NODES = 100_000  # one has a thousand; aliases count each time that they are used
+MAX_DEPTH = 50  # one has 6
 
 
 def read_plain_yaml(path: str) -> str:
@@ -19,7 +20,7 @@ def read_plain_yaml(path: str) -> str:
     text = _read(path)
     node = _compose(path, text)
     if node is not None:
-        _count(node, {})
+        _measure(node, {})
     return text
 
 
@@ -46,21 +47,34 @@ def _compose(path: str, text: str) -> yaml.Node | None:
         loader.dispose()
 
 
-def _count(node: yaml.Node, counts: dict[int, int | None]) -> int:
-    """How many nodes `node` has, those of aliases each time. `counts`: of nodes seen; None is an open one."""
-    if id(node) not in counts:
-        counts[id(node)] = None
-        if isinstance(node, yaml.MappingNode):
-            _check_keys_differ(node)
-        elif isinstance(node, yaml.ScalarNode) and "\0" in node.value:
-            raise UserError(f"{_place(node)}: a value with a NUL character.")
-        counts[id(node)] = 1 + sum(_count(child, counts) for child in _children(node))
-    count = counts[id(node)]
-    if count is None:
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """How many nodes `node` has and how deep they go, where each alias stands for all of its own.
+
+    `known`: of nodes seen before; None is one that is still open.
+    """
+    if id(node) not in known:
+        known[id(node)] = None
+        _check_node(node)
+        below = [_measure(child, known) for child in _children(node)]
+        known[id(node)] = (
+            1 + sum(size for size, _ in below),
+            1 + max((depth for _, depth in below), default=0),
+        )
+    measures = known[id(node)]
+    if measures is None:
         raise UserError(f"{_place(node)}: this contains itself, by an alias.")
-    if count > MAX_NODES:
+    if measures[0] > MAX_NODES:
         raise UserError(f"{_place(node)}: aliases multiply this to more than {MAX_NODES:,} values.")
-    return count
+    if measures[1] > MAX_DEPTH:
+        raise UserError(f"{_place(node)}: nested too deeply for a config.")
+    return measures
+
+
+def _check_node(node: yaml.Node) -> None:
+    if isinstance(node, yaml.MappingNode):
+        _check_keys_differ(node)
+    elif isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+        raise UserError(f"{_place(node)}: a value with a NUL character.")
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

@@ -1,5 +1,6 @@
 """The training loader: the host's records and mapper, in an order that a resume continues exactly."""
 
+import atexit
 import contextlib
 import random
 import signal
@@ -114,14 +115,32 @@ class TrainLoader:
             num_workers=self._num_workers,
             collate_fn=trivial_batch_collator,
             worker_init_fn=_ignore_signals,
-            persistent_workers=self._num_workers > 0,
         )
-        with worker_errors():
+        with worker_errors(), _ended_workers(iter(batches)) as batches:
             for batch in batches:
                 for sample in batch:
                     for bad in sample.pop("replaces", ()):
                         self.bad_images.add(bad)
                 yield batch
+
+
+@contextlib.contextmanager
+def _ended_workers(batches: Iterator) -> Iterator[Iterator]:
+    """`batches` of torch, whose workers end with this context and with the process.
+
+    A traceback may keep an iterator alive to the end, where Python sends SIGTERM to the workers and waits for
+    them; but they ignore it.
+    """
+    end = getattr(batches, "_shutdown_workers", None)  # an iterator without workers has none
+    if end is None:
+        yield batches
+        return
+    atexit.register(end)
+    try:
+        yield batches
+    finally:
+        atexit.unregister(end)
+        end()
 
 
 def _ignore_signals(worker: int) -> None:

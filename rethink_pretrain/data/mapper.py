@@ -18,7 +18,7 @@ _IGNORED = 255  # the host's label of a pixel that no semantic loss sees
 _HOST_PAD_VALUE = 128.0  # T.FixedSizeCrop's
 _IMAGE_ERRORS = (ValueError, RuntimeError)  # of PIL and torch, where an image is too thin to be resized
 # Of the host and pycocotools.
-_ANNOTATION_ERRORS = (ValueError, TypeError, KeyError, IndexError, AssertionError)
+_ANNOTATION_ERRORS = (ValueError, TypeError, KeyError, IndexError, AssertionError, NotImplementedError)
 
 
 class _FixedSizeCrop(T.FixedSizeCrop):

@@ -1,10 +1,11 @@
 """From a loaded config to a run that may start: folder, data, device, seed, log."""
 
 import argparse
+import contextlib
 import logging
+import os
 import sys
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,12 +17,14 @@ from detectron2.utils.logger import setup_logger
 from ..config import resolve_anew, scale_to
 from ..data import apply_own_data, check_datasets, check_num_classes, micro_batch_size, register_named
 from ..errors import UserError
+from ..files import write_atomically, write_text
 from .changes import find_changes, refuse_another_batch
 from .processes import ONE_PROCESS, Processes, is_restart, job_id
 from .run_record import read_run_record
 
 logger = logging.getLogger(__name__)
 
+CONFIG_FILE = "config.yaml"  # the host's name
 _HOST_OUTPUT_DIR = "./output"
 
 
@@ -114,12 +117,44 @@ def start(cfg: CfgNode, args: argparse.Namespace, *, brief: bool = False) -> Non
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="rethink_pretrain")
     if brief:
         _limit_console(cfg.OUTPUT_DIR)
-    changes = find_changes(cfg) if args.resume and comm.is_main_process() else []
-    comm.synchronize()  # the main process is about to replace the file that holds them
-    default_setup(cfg, args)
-    for change in changes:
-        logger.warning("The run goes on with another config than it was started with: %s.", change)
+    with _kept(Path(cfg.OUTPUT_DIR, CONFIG_FILE)) if args.resume else contextlib.nullcontext():
+        try:
+            default_setup(cfg, args)
+        except OSError as error:
+            raise _unwritable(cfg.OUTPUT_DIR, error.strerror or str(error)) from None
+    _forgive_full_disks()
+    if args.resume and comm.is_main_process():
+        for change in find_changes(cfg):
+            logger.warning("The run goes on with another config than it was started with: %s.", change)
     cfg.freeze()
+
+
+def write_config(cfg: CfgNode) -> None:
+    """OUTPUT_DIR/config.yaml, once it is sure that training starts: a resume may still be refused."""
+    try:
+        write_text(Path(cfg.OUTPUT_DIR, CONFIG_FILE), cfg.dump())
+    except OSError as error:
+        logger.error("%s cannot be written: %s.", CONFIG_FILE, error.strerror)
+
+
+@contextlib.contextmanager
+def _kept(path: Path) -> Iterator[None]:
+    """The file is afterwards what it was before."""
+    before = path.read_bytes() if comm.is_main_process() and path.is_file() else None
+    yield
+    if before is not None:
+        write_atomically(path, lambda file: file.write(before))
+
+
+def _forgive_full_disks() -> None:
+    """A line of the log that the disk has no room for is lost; Python would print a traceback for each."""
+    for name in ("detectron2", "fvcore", "rethink_pretrain"):
+        for handler in logging.getLogger(name).handlers:
+            handler.handleError = _unless_disk_error(logging.Handler.handleError, handler)
+
+
+def _unless_disk_error(handle: Callable, handler: logging.Handler) -> Callable[[logging.LogRecord], None]:
+    return lambda record: None if isinstance(sys.exc_info()[1], OSError) else handle(handler, record)
 
 
 def _seed_of(output: Path) -> int:
@@ -171,14 +206,9 @@ def _check_processes(cfg: CfgNode, processes: Processes) -> None:
 
 
 def _check_output_dir(output: Path, resume: bool) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"Cannot write into {str(output)!r}: {error.strerror}. Choose another folder with OUTPUT_DIR."
-        ) from None
+    folder = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise _unwritable(output, f"{str(folder)!r} is no folder to write into")
     files = [*(output / name for name in ("last_checkpoint", "metrics.json")), *output.glob("model_*.pth")]
     traces = [file.name for file in files if file.exists() and file.stat().st_size > 0]
     if traces and not resume:
@@ -186,3 +216,7 @@ def _check_output_dir(output: Path, resume: bool) -> None:
             f"{str(output)!r} already holds a run ({', '.join(traces)}). Continue it with --resume, "
             "or choose another folder with OUTPUT_DIR."
         )
+
+
+def _unwritable(output: str | Path, reason: str) -> UserError:
+    return UserError(f"Cannot write into {str(output)!r}: {reason}. Choose another folder with OUTPUT_DIR.")

@@ -34,7 +34,7 @@ from .progress import ProgressBar, build_progress_writer
 from .recipe import describe_recipe, format_recipe
 from .resuming import evaluate_missed, rewind, stopped_before
 from .run_record import RunRecord
-from .setup import check_categories, pick_device
+from .setup import check_categories, pick_device, write_config
 from .train_loop import TrainLoop
 from .unwrap import distribute
 from .watch import PromptWriter, build_watch_hooks, build_watch_writers
@@ -151,6 +151,8 @@ class Trainer(DefaultTrainer):
             logger.info("Training from iteration %d:\n%s", self.start_iter, recipe)
         main = comm.is_main_process()
         with only_run_in(Path(self.cfg.OUTPUT_DIR)) if main else contextlib.nullcontext():
+            if main:
+                write_config(self.cfg)
             self._run()
             self._finish_saving()
         return getattr(self, "_last_eval_results", None)

@@ -11,7 +11,12 @@ from rethink_pretrain.checkpoint.background import Background, snapshot
 
 def test_a_snapshot_does_not_follow_the_original():
     model = nn.BatchNorm2d(3)
-    data = {"model": model.state_dict(), "list": [torch.ones(2), (1, torch.ones(1))], "name": "x", "none": None}
+    data = {
+        "model": model.state_dict(),
+        "list": [torch.ones(2), (1, torch.ones(1))],
+        "name": "x",
+        "none": None,
+    }
     copied = snapshot(data)
     with torch.no_grad():
         model.weight.fill_(5)

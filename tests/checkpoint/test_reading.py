@@ -1,5 +1,6 @@
 """Weight files of every layout, against the host's reader; and broken and hostile ones."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -164,6 +165,22 @@ class TestTrust:
     @pytest.mark.parametrize("content", [Stranger(), [1], {"epoch": 3}, {1: ARRAYS["fc_w"]}])
     def test_a_layout_that_nobody_knows_is_refused_all_the_same(self, write, name, content):
         refusal(write(name, content), trust_pickle=True)
+
+
+@pytest.mark.parametrize("version", ["2.4", "2.5"])
+def test_torch_that_knows_no_stand_ins(write, monkeypatch, version):
+    """Plain checkpoints are read; numbers of NumPy are refused by name."""
+
+    @contextlib.contextmanager
+    def safe_globals(names):
+        yield names[0].__module__  # as its reader asks of a pair
+
+    if version == "2.4":
+        monkeypatch.delattr(torch.serialization, "safe_globals")
+    else:
+        monkeypatch.setattr(torch.serialization, "safe_globals", safe_globals)
+    assert same(read_weights(write("a.pth", {"a": WEIGHT})), {"model": {"a": WEIGHT}})
+    assert "scalar)" in refusal(write("b.pth", {"model": {"a": WEIGHT}, "best": np.float64(1)}))
 
 
 class TestNoWeights:

@@ -175,7 +175,7 @@ class TestFullDisk:
     def test_too_little_space_is_known_before_writing(self, tmp_path, monkeypatch):
         first = write(tmp_path, 1)
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1_000_000))
-        with pytest.raises(OSError, match="2 MB are needed and 1 MB free") as caught:
+        with pytest.raises(OSError, match="2 MB are needed") as caught:
             write(tmp_path, 2)
         assert caught.value.errno == errno.ENOSPC
         assert find_good(tmp_path) == (first, {}) and not list(tmp_path.glob("model_0000002*"))

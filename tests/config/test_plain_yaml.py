@@ -78,6 +78,17 @@ def test_nesting(read, opening):
     assert "nested too deeply" in refusal(read, opening * 5000 + "1")
 
 
+@pytest.mark.parametrize("depth", [60, 200, 300, 400])
+def test_depths_that_python_can_follow_in_one_place_and_not_in_another(read, depth):
+    assert "nested too deeply" in refusal(read, "[" * depth + "]" * depth)
+
+
+def test_depth_by_aliases(read):
+    lines = ["a0: &a0 " + "[" * 40 + "]" * 40]
+    lines += [f"a{n}: &a{n} " + "[" * 40 + f"*a{n - 1}" + "]" * 40 for n in range(1, 100)]
+    assert "line 2: nested too deeply" in refusal(read, "\n".join(lines))
+
+
 @pytest.mark.parametrize(
     ("text", "line", "first"),
     [

@@ -1,11 +1,14 @@
 """What is found in files, each made broken or odd in one way."""
 
+import io
 import os
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_defects import ALSO, HEIGHT, IN_FILES, WIDTH, make_document, write_images
 from PIL import Image
 
@@ -86,6 +89,36 @@ def test_training_reads_what_has_no_error_and_nothing_else(document, tmp_path):
                     read_image(str(path), "RAW" if path.suffix == ".npy" else "BGR")
             else:
                 assert read_image(str(path), "BGR").shape == (HEIGHT, WIDTH, 3)
+
+
+def encode(suffix: str) -> bytes:
+    """A picture as a file, with structure for a coder to work on."""
+    stream = io.BytesIO()
+    ramp = np.add.outer(np.arange(HEIGHT), np.arange(WIDTH))[:, :, None] * np.array([1, 2, 3])
+    image = Image.fromarray(ramp.astype(np.uint8))
+    image.save(stream, format=Image.registered_extensions()[suffix])
+    return stream.getvalue()
+
+
+@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@given(
+    suffix=st.sampled_from([".jpg", ".png", ".bmp", ".tif", ".webp", ".gif", ".ppm"]),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
+    kept=st.floats(0.05, 1) | st.just(1.0),
+)
+def test_whatever_is_in_a_file_training_agrees(tmp_path_factory, suffix, changes, kept):
+    data = bytearray(encode(suffix))
+    for place, value in changes:
+        data[min(int(place * place * len(data)), len(data) - 1)] = value  # headers more often
+    path = tmp_path_factory.getbasetemp() / f"mutated{suffix}"
+    path.write_bytes(data[: max(1, int(kept * len(data)))])
+    kinds = {kind for kind, _ in examine_file(path, 1_000_000).problems}
+    try:
+        read_image(str(path), "BGR", max_pixels=1_000_000)
+        is_read = True
+    except UserError:
+        is_read = False
+    assert is_read == (not kinds & {*ERRORS, "image-raw-only"}) or "image-16-bit" in kinds
 
 
 def test_the_formats_are_those_of_training():

@@ -4,6 +4,8 @@ import itertools
 import logging
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +180,23 @@ def test_a_set_without_any_good_image_ends_in_one_line(broken_cfg, num_workers):
     with pytest.raises(UserError, match=r"^10 training images in a row cannot be used\. The last: ") as error:
         take(broken_cfg, 12)
     assert str(error.value).isprintable()
+
+
+CRASH = """
+import numpy as np
+from rethink_pretrain.data.build import SeededSamples, TrainLoader
+from rethink_pretrain.data.sampler import MicroBatchSampler
+
+samples = SeededSamples([{"image_id": number} for number in range(20)], dict, seed=0)
+sampler = MicroBatchSampler(np.zeros(20, np.int8), seed=0, batch_size=2, micro_batch=2)
+batches = iter(TrainLoader(samples, sampler, num_workers=2))
+next(batches)
+raise AttributeError("a bug")
+"""
+
+
+def test_a_crash_ends_the_process_although_workers_ignore_signals():
+    """Python waits at its end for processes that it has sent SIGTERM."""
+    done = subprocess.run([sys.executable, "-c", CRASH], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("AttributeError: a bug")

@@ -79,6 +79,11 @@ class TestDisk:
         cfg.RETHINK.WATCH.BEST_METRIC = "bbox/AP"
         assert recipe.checkpoint_count(patient) == before + 1
 
+    def test_only_the_newest_are_kept(self, cfg, model):
+        cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.RETHINK.KEEP_CHECKPOINTS = 100, 10, 2
+        patient = Patient(cfg, model, None, None, 1, None, None)
+        assert recipe.checkpoint_count(patient) == 3 + 1  # the third is written before the first goes
+
     def test_the_size_is_that_of_the_file(self, model, tmp_path):
         model.backbone.bottom_up.stem.requires_grad_(False)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

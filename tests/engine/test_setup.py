@@ -10,7 +10,7 @@ import yaml
 from rethink_pretrain.config import load_config
 from rethink_pretrain.engine import Processes, Trainer, prepare, start
 from rethink_pretrain.engine.run_record import read_run_record
-from rethink_pretrain.engine.setup import pick_device
+from rethink_pretrain.engine.setup import pick_device, write_config
 from rethink_pretrain.errors import UserError, one_line_errors
 from rethink_pretrain.files import write_json
 
@@ -29,6 +29,53 @@ def test_another_run_in_the_folder_is_not_overwritten(short_cfg):
         prepare(short_cfg, "a.yaml")
     prepare(short_cfg, "a.yaml", resume=True)
     prepare(short_cfg, "a.yaml", resume=True, eval_only=True)
+
+
+def test_a_checkpoint_alone_is_a_run(short_cfg):
+    """A kill came between the file and the note of it."""
+    Path(short_cfg.OUTPUT_DIR).mkdir()
+    Path(short_cfg.OUTPUT_DIR, "model_0000009.pth").write_text("x")
+    with pytest.raises(UserError, match=r"already holds a run \(model_0000009\.pth\)"):
+        prepare(short_cfg, "a.yaml")
+
+
+def test_a_folder_that_cannot_be_is_refused(short_cfg, tmp_path):
+    (tmp_path / "file").write_text("")
+    short_cfg.OUTPUT_DIR = str(tmp_path / "file" / "run")
+    with pytest.raises(UserError, match=r"Cannot write into .*file/run'.* OUTPUT_DIR"):
+        prepare(short_cfg, "a.yaml")
+
+
+def test_a_resume_names_what_it_changes_and_keeps_the_config_until_it_trains(short_cfg, caplog, monkeypatch):
+    args = argparse.Namespace(config_file="", opts=[], resume=False, eval_only=False)
+    before = short_cfg.dump()
+    changed = short_cfg.clone()
+    start(short_cfg, args)
+    changed.SOLVER.BASE_LR, args.resume = 0.5, True
+    monkeypatch.setattr(logging.getLogger("rethink_pretrain"), "propagate", True)
+    start(changed, args)
+    file = Path(short_cfg.OUTPUT_DIR, "config.yaml")
+    assert file.read_text() == before and "SOLVER.BASE_LR 0.0125 -> 0.5" in caplog.text
+    write_config(changed)
+    assert file.read_text() == changed.dump()
+
+
+def test_a_full_disk_costs_lines_of_the_log_and_no_traceback(short_cfg, capsys):
+    start(short_cfg, argparse.Namespace(config_file="", opts=[], resume=False, eval_only=False))
+    logger = logging.getLogger("rethink_pretrain.test")
+    for error, said in ((OSError(28, "No space left on device"), False), (ValueError("a bug"), True)):
+        handler = next(h for h in logging.getLogger("rethink_pretrain").handlers if hasattr(h, "stream"))
+        original, handler.format = handler.format, raiser(error)
+        logger.info("a line")
+        handler.format = original
+        assert ("Logging error" in capsys.readouterr().err) == said
+
+
+def raiser(error):
+    def fail(record):
+        raise error
+
+    return fail
 
 
 def test_a_batch_that_does_not_divide_is_refused(short_cfg):

@@ -128,7 +128,7 @@ def test_an_early_stop_ends_with_a_checkpoint_to_evaluate(short_cfg):
 
 @pytest.mark.parametrize("at", [2, 4, 5])
 def test_an_interrupted_run_is_saved_recorded_and_not_evaluated(short_cfg, at):
-    """Also one step before the end, where the host would take it for finished; behind the last step it is."""
+    """Also one step before the end, where the host would take it for finished, and in the last evaluation."""
     trainer = Trainer(short_cfg)
     trainer.resume_or_load(False)
     run_step = trainer.run_step
@@ -140,18 +140,15 @@ def test_an_interrupted_run_is_saved_recorded_and_not_evaluated(short_cfg, at):
 
     trainer.run_step = interrupt
     handler = signal.getsignal(signal.SIGTERM)
-    if at == 5:
+    with pytest.raises(SystemExit) as exit_info:
         trainer.train()
-    else:
-        with pytest.raises(SystemExit) as exit_info:
-            trainer.train()
-        assert exit_info.value.code == 143
+    assert exit_info.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == handler
     folder = Path(short_cfg.OUTPUT_DIR)
     (session,) = json.loads((folder / "run.json").read_text())["sessions"]
     assert (session["end_iter"], session["images_seen"]) == (at + 1, 2 * (at + 1))
-    assert session["ended"] == ("finished" if at == 5 else "interrupted")
-    assert hasattr(trainer, "_last_eval_results") == (at == 5)
+    assert session["ended"] == "interrupted"
+    assert not hasattr(trainer, "_last_eval_results")
     last = torch.load(folder / (folder / "last_checkpoint").read_text(), weights_only=False)
     assert last["iteration"] == at
     assert_same(last["model"], weights(trainer))
@@ -223,10 +220,8 @@ def test_a_resumed_run_with_bad_steps_is_the_straight_one(tmp_path, policy, resu
 
 
 def test_lower_lr_halves_what_the_schedule_gives(tmp_path):
-    halved, plain = (
-        build_loop(tmp_path / policy, {40: "nan", 60: "nan"}, policy=policy)
-        for policy in ("lower_lr", "skip")
-    )
+    bad = {40: "nan", 60: "nan"}
+    halved, plain = (build_loop(tmp_path / name, bad, policy=name) for name in ("lower_lr", "skip"))
     ratios = []
     for iteration in range(25):
         for loop in (halved, plain):
@@ -290,10 +285,11 @@ class ShrinkingScaler:
 
 def test_updates_that_fp16_leaves_out_count_once_the_scale_is_below_one(tmp_path):
     loop = build_loop(tmp_path, {}, max_in_a_row=4)
+    loop.train(0, 1)
     loop._scaler = ShrinkingScaler(8.0)
     with pytest.raises(UserError, match="incident 4 in a row"):
-        loop.train(0, 20)
-    assert [line["iteration"] for line in incidents(tmp_path)] == [3, 4, 5, 6]  # of 1/2, 1/4, ...
+        loop.train(1, 20)
+    assert [line["iteration"] for line in incidents(tmp_path)] == [4, 5, 6, 7]  # of 1/2, 1/4, ...
     assert {line["kind"] for line in incidents(tmp_path)} == {"non-finite gradient"}
 
 
@@ -316,4 +312,4 @@ def test_an_image_with_nan_is_left_out_of_a_real_run(short_cfg):
     (line,) = incidents(Path(short_cfg.OUTPUT_DIR))
     assert (line["iteration"], line["kind"], len(line["image_ids"][0])) == (2, "non-finite loss", 2)
     rows = [json.loads(row) for row in Path(short_cfg.OUTPUT_DIR, "metrics.json").read_text().splitlines()]
-    assert rows[-1]["incidents"] == 1
+    assert {row["incidents"] for row in rows if "incidents" in row} == {1}

@@ -24,8 +24,13 @@ def check_document(document: dict, path: Path, image_root: str | Path) -> None:
         return
     more = sum(1 for _ in found)
     also = f" (and {more} more problem{'s' if more > 1 else ''})" if more else ""
-    mend = f"--json {shlex.quote(str(path))} --images {shlex.quote(str(image_root))} --fix repaired.json"
-    raise UserError(f"{path}: {first}{also}. Mend it: python tools/validate_dataset.py {mend}")
+    raise UserError(f"{path}: {first}{also}. Mend it: {how_to_mend(path, image_root)}")
+
+
+def how_to_mend(path: Path, image_root: str | Path) -> str:
+    """The command that writes a repaired copy of `path`."""
+    where = f"--json {shlex.quote(str(path))} --images {shlex.quote(str(image_root))}"
+    return f"python tools/validate_dataset.py {where} --fix repaired.json"
 
 
 def problems(document: dict, image_root: str | Path, *, unique_annotations: bool = True) -> Iterator[str]:

@@ -15,7 +15,7 @@ from detectron2.data.datasets import (
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
 from ...errors import UserError
-from .coco_checks import check_document
+from .coco_checks import check_document, how_to_mend
 from .coco_json import read_coco_json, read_lists
 from .records import records_of
 from .subsets import digest
@@ -163,9 +163,11 @@ def _suggest_mending(json_file: str, image_root: str) -> None:
     """Raises `UserError` where RETHINK.DATA would mend the file, or knows more about what is wrong."""
     _, mends = read_coco_json(Path(json_file), Path(image_root))
     if mends:
+        counted = ", ".join(f"{count} {mend}" for mend, count in mends.items())
         raise UserError(
-            f"{json_file} needs mending: {', '.join(f'{count} {mend}' for mend, count in mends.items())}. "
-            "The four keys of RETHINK.DATA do that (see datasets/README.md)."
+            f"{json_file} needs mending: {counted}. The four keys of RETHINK.DATA do that (see "
+            "datasets/README.md), or: "
+            f"{how_to_mend(Path(json_file), image_root)}"
         )
 
 

@@ -3,7 +3,7 @@
 from .document import check_document
 from .image_files import ImageFile, check_images, examine_file
 from .kinds import ERRORS, KINDS
-from .outcome import check_paths, describe_repair, repair_as_dict, summary, write, write_repaired
+from .outcome import check_paths, fix, summary, write
 from .repair import Repaired, repair
 from .report import Report
 from .values import read_document
@@ -17,12 +17,10 @@ __all__ = [
     "check_document",
     "check_images",
     "check_paths",
-    "describe_repair",
     "examine_file",
+    "fix",
     "read_document",
     "repair",
-    "repair_as_dict",
     "summary",
     "write",
-    "write_repaired",
 ]

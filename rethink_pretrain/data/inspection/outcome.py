@@ -46,13 +46,17 @@ def _verdict(report: Report, json_file: Path, image_root: Path) -> str:
     return f"{found} Not fit for training. A repaired copy:\n{command}"
 
 
-def write_repaired(
+def fix(
     document: dict[str, Any], image_root: Path, files: Mapping[str, ImageFile], output: Path
-) -> Repaired:
-    """Write the repaired `document` to `output`; what was done. Raises `UserError` where it cannot be."""
+) -> tuple[str, dict[str, Any]]:
+    """Write the repaired `document` to `output`; what was done, in words and for a JSON file.
+
+    Where no image or no category is left, nothing is written. Raises `UserError` where it cannot be written.
+    """
     repaired = repair(document, image_root, files)
-    write(repaired.document, output, indent=None)
-    return repaired
+    if not repaired.nothing_left:
+        write(repaired.document, output, indent=None)
+    return _describe(repaired, output), _as_dict(repaired, output)
 
 
 def write(content: Any, output: Path, indent: int | None = 2) -> None:
@@ -65,9 +69,11 @@ def write(content: Any, output: Path, indent: int | None = 2) -> None:
         raise UserError(f"Cannot write {output}: a field is nested too deeply.") from None
 
 
-def describe_repair(repaired: Repaired, output: Path) -> str:
+def _describe(repaired: Repaired, output: Path) -> str:
     """What was mended and what was left out, by kind."""
     lines = [f"{output}: {_sizes(repaired.document)}"]
+    if repaired.nothing_left:
+        lines = [f"{output} is not written: nothing would be left of the {repaired.nothing_left}."]
     lines += [f"mended   {count:>7}  {kind}" for kind, count in sorted(repaired.mended.items())]
     lines += [
         f"dropped  {count:>7}  {what}: {kind}" for (what, kind), count in sorted(repaired.dropped.items())
@@ -75,12 +81,12 @@ def describe_repair(repaired: Repaired, output: Path) -> str:
     return "\n".join(lines if len(lines) > 1 else [*lines, "There was nothing to repair."])
 
 
-def repair_as_dict(repaired: Repaired, output: Path) -> dict[str, Any]:
-    """For a JSON file."""
+def _as_dict(repaired: Repaired, output: Path) -> dict[str, Any]:
     dropped: dict[str, Counter] = {}
     for (what, kind), count in repaired.dropped.items():
         dropped.setdefault(what, Counter())[kind] = count
-    return {"output": str(output), "mended": repaired.mended, "dropped": dropped}
+    written = None if repaired.nothing_left else str(output)
+    return {"output": written, "mended": repaired.mended, "dropped": dropped}
 
 
 def _sizes(document: dict[str, Any]) -> str:

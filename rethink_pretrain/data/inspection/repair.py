@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...errors import UserError
 from ...progress import track
 from ..confine import Confinement
 from ..datasets.coco_checks import is_size
@@ -39,12 +38,14 @@ class Repaired(NamedTuple):
     mended: Counter  # kind -> records
     dropped: Counter  # (what, kind) -> how many; what is "images", "annotations", "categories", "polygons"
 
+    @property
+    def nothing_left(self) -> str:
+        """The list that is empty now, and has to have something; "" where both have."""
+        return next((key for key in ("images", "categories") if not self.document[key]), "")
+
 
 def repair(document: dict[str, Any], image_root: Path, files: Mapping[str, ImageFile]) -> Repaired:
-    """`document` without errors. `files` is what `check_images` found; {} leaves the files out of it.
-
-    Raises `UserError` where no image or no category would be left.
-    """
+    """`document` without errors. `files` is what `check_images` found; {} leaves the files out of it."""
     work = _Repair(files, Confinement(image_root))
     repaired = {
         **document,
@@ -53,9 +54,6 @@ def repair(document: dict[str, Any], image_root: Path, files: Mapping[str, Image
         "images": work.images(document["images"]),
         "annotations": work.annotations(document["annotations"]),
     }
-    for key in ("images", "categories"):
-        if not repaired[key]:
-            raise UserError(f"Nothing would be left of the {key}: there is no repaired file.")
     return Repaired({key: repaired[key] for key in document}, work.mended, work.dropped)
 
 
@@ -289,7 +287,8 @@ def _readable_size(image: dict) -> tuple[int, int] | None:
 
 def _is_flat(segmentation: Any) -> bool:
     """Whether it is one polygon where a list of polygons should be."""
-    return isinstance(segmentation, list) and {*map(type, segmentation)} in ({int}, {float}, {int, float})
+    is_polygon = isinstance(segmentation, list) and len(segmentation) >= 6
+    return is_polygon and {int, float}.issuperset(map(type, segmentation))
 
 
 def _clipped(box: list[float], width: int, height: int) -> list[float]:

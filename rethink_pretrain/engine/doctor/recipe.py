@@ -160,14 +160,20 @@ def check_disk(patient: Patient) -> list[Finding]:
     if room < 1:
         return [Finding(STOP, what, "choose an OUTPUT_DIR with more space.")]
     period = (patient.cfg.SOLVER.MAX_ITER - 1) // room + 1
-    fix = f"set SOLVER.CHECKPOINT_PERIOD to {period} or more, or choose an OUTPUT_DIR with more space."
+    keep = f"RETHINK.KEEP_CHECKPOINTS to {room - 2} or less, " if room > 2 else ""
+    fix = f"set SOLVER.CHECKPOINT_PERIOD to {period} or more, {keep}or choose an OUTPUT_DIR with more space."
     return [Finding(STOP, what, fix)]
 
 
 def checkpoint_count(patient: Patient) -> int:
-    """How many files a run leaves: one per period but for the last, model_final and perhaps model_best."""
-    solver = patient.cfg.SOLVER
+    """How many files a run has at most: one per period but for the last, model_final and perhaps model_best.
+
+    Where only some are kept, the oldest goes when the newest is there.
+    """
+    solver, keep = patient.cfg.SOLVER, patient.cfg.RETHINK.KEEP_CHECKPOINTS
     periodic = (solver.MAX_ITER - 1) // solver.CHECKPOINT_PERIOD if solver.CHECKPOINT_PERIOD > 0 else 0
+    if keep:
+        periodic = min(periodic, keep + 1)
     return periodic + 1 + bool(patient.cfg.RETHINK.WATCH.BEST_METRIC)
 
 
