@@ -73,6 +73,7 @@ def test_1_where_something_is(folder):
     assert "error          2  box-not-finite: the box holds NaN or infinity" in done.stdout
     assert "error          2  image-missing: the file of an image is not there" in done.stdout
     assert "dropped        2  images: image-missing" in done.stdout
+    assert "4 errors, 0 warnings. Not fit for training.\n" in done.stdout
     report = json.loads((folder / "report.json").read_text())
     assert report["errors"] == 4
     assert {kind: problem["count"] for kind, problem in report["problems"].items()} == {
@@ -112,6 +113,8 @@ def test_no_images_looks_at_the_json_alone(folder, here):
     assert here(*paths, "--no-images")[0] == 0
     code, text = here(*paths)
     assert code == 1 and "image-missing" in text
+    command = f"validate_dataset.py --json {folder}/set.json --images {folder}/images --fix OUT"
+    assert text.rstrip().endswith(command)
 
 
 def test_warnings_count_when_one_is_strict(folder, here):

@@ -88,12 +88,17 @@ def show(result: dict) -> None:
         console.print(table)
     if "cost" in result:
         found = result["cost"]
-        low, high = found["quartiles"]
-        console.print(
-            f"A step takes {found['seconds_with']:.4f} s with all of it and {found['seconds_without']:.4f} s "
-            f"without: {found['ratio'] - 1:+.1%} (quartiles {low - 1:+.1%} to {high - 1:+.1%}, "
-            f"{found['steps']} pairs)."
-        )
+        table = Table("", "with", "without", "ratio", "quartiles", title="Cost of a step")
+        seconds = [f"{found[key]:.4f} s" for key in ("seconds_with", "seconds_without")]
+        table.add_row("time", *seconds, *shares(found["ratio"], found["quartiles"]))
+        table.add_row("time on the CPU", "", "", *shares(found["cpu_ratio"], found["cpu_quartiles"]))
+        console.print(table)
+
+
+def shares(ratio: float, quartiles: list[float]) -> tuple[str, str]:
+    """As percent of more or less."""
+    low, high = quartiles
+    return f"{ratio - 1:+.1%}", f"{low - 1:+.1%} to {high - 1:+.1%}"
 
 
 def run(args: argparse.Namespace, folder: Path) -> int:

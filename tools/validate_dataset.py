@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.no_images:
         limits = {"max_pixels": args.max_pixels, "num_workers": args.workers}
         files = inspection.check_images(document, args.images, report, **limits)
-    print(inspection.summary(document, report, args.json, args.images))
+    print(inspection.summary(document, report, args.json, None if args.fix else args.images))
     content = report.as_dict()
     if args.fix:
         words, content["fix"] = inspection.fix(document, args.images, files, args.fix)
@@ -62,6 +62,7 @@ def main() -> None:
     args = parse_args()
     from rethink_pretrain.errors import UserError
 
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files are in any letters
     logging.getLogger().setLevel(logging.CRITICAL)  # libraries about broken files: the report tells
     try:
         raise SystemExit(run(args))

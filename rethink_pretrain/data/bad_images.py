@@ -43,7 +43,7 @@ class BadImages:
     def __init__(self, num_images: int, max_share: float):
         """More than `max_share` of `num_images`, and more than 3, raise `UserError`; with 0 the first one."""
         self._num_images, self._max_share = num_images, max_share
-        self._allowed = max(_ALWAYS_ALLOWED, int(max_share * num_images)) if max_share else 0
+        self._allowed = max(_ALWAYS_ALLOWED, int(max_share * num_images + 1e-9)) if max_share else 0
         self._seen: set[tuple[int | str, str]] = set()
         self.on_new: Callable[[BadImage], None] | None = None
 

@@ -5,9 +5,11 @@ formats below is tried: others of PIL's start programs (EPS), or would be a way 
 """
 
 import contextlib
+import lzma
 import math
 import os
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import Any, BinaryIO
@@ -25,6 +27,15 @@ MAX_PIXELS = 100_000_000  # as RETHINK.MAX_IMAGE_PIXELS, for readers without a c
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM")  # PIL's names; MPO opens as JPEG
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_GRAY = 0  # colour type of the header chunk
+# TIFF's numbers of compressions -> the unpacker, and about how many times its input it may give.
+_UNPACKERS = {
+    8: (zlib.decompressobj, 1032),
+    32946: (zlib.decompressobj, 1032),
+    34925: (lzma.LZMADecompressor, 7000),
+}
+_MAX_UNPACKED = 128 * 2**20  # bytes beyond the image's own that a part of a TIFF may unpack to
+_MAX_PAGES = 10_000  # of a TIFF
+_REASON_LENGTH = 200  # of what a decoder says
 _MANY_FILES = ("ome", "mmstack", "ndtiff")  # kinds of TIFF that name other files to read
 
 
@@ -97,7 +108,7 @@ def _read(path: str, decode: Callable[[BinaryIO], np.ndarray], max_pixels: int) 
 def _check_name(path: str) -> None:
     if "://" in os.fspath(path):  # the host would fetch it
         raise UserError("names of images are no addresses. Download it, and give the file.")
-    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+    if not os.path.isfile(path) and os.path.exists(path):  # opening a pipe would wait for ever
         raise UserError("it is not a file.")
 
 
@@ -118,7 +129,7 @@ def _describe(error: Exception, max_pixels: int) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     kind = "" if isinstance(error, ValueError) else type(error).__name__
-    return " ".join(filter(None, (kind, str(error))))
+    return " ".join(filter(None, (kind, str(error))))[:_REASON_LENGTH]  # some quote the file
 
 
 def _too_large(max_pixels: int) -> str:
@@ -200,6 +211,7 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> np.ndarray:
             rows, columns = axes.index("Y"), axes.index("X")
             order = [*sorted((rows, columns)), *(set(order) - {rows, columns})]
         _check_size([shape[axis] for axis in order], max_pixels)
+        _check_segments(file, series)
         return series.asarray().transpose(order)
 
 
@@ -212,8 +224,8 @@ def _check_pages(file: BinaryIO) -> None:
     file.seek(8 if big else 4)
     seen = set()
     while page := _read_number(file, place):
-        if page in seen:
-            raise UserError("its pages form a loop.")
+        if page in seen or len(seen) == _MAX_PAGES:
+            raise UserError(f"its pages form a loop, or are more than {_MAX_PAGES}.")
         seen.add(page)
         file.seek(page)
         file.seek(_read_number(file, count) * entry_size, os.SEEK_CUR)
@@ -224,6 +236,22 @@ def _read_number(file: BinaryIO, kind: str) -> int:
     """0 at the end of the file."""
     content = file.read(struct.calcsize(kind))
     return struct.unpack(kind, content)[0] if len(content) == struct.calcsize(kind) else 0
+
+
+def _check_segments(file: BinaryIO, series: Any) -> None:
+    """A part of a small image may unpack to gigabytes, which tifffile would take whole."""
+    first = series.keyframe
+    if first.compression not in _UNPACKERS:
+        return
+    unpacker, ratio = _UNPACKERS[first.compression]
+    expected = math.prod(first.chunks) * first.dtype.itemsize
+    for page in filter(None, series.pages):
+        for start, length in zip(page.dataoffsets, page.databytecounts, strict=False):
+            if length * ratio <= expected + _MAX_UNPACKED:  # cannot be much more: spared to be unpacked twice
+                continue
+            file.seek(start)
+            if len(unpacker().decompress(file.read(length), expected + 1)) > expected:
+                raise UserError("a part of it unpacks to more than the image has.")
 
 
 def _import_tifffile() -> Any:

@@ -23,6 +23,7 @@ def bad(number: int) -> BadImage:
         (1000, 0.0, 0),
         (24, 0.0, 0),
         (5, 1.0, 5),
+        (100, 0.29, 29),
     ],
 )
 def test_more_than_the_share_end_the_run(num_images, max_share, allowed):

@@ -1,5 +1,6 @@
 """Image files that would do harm: all are refused in one line, before they have cost anything."""
 
+import lzma
 import os
 import resource
 import socket
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from test_images import KINDS, photograph, random_image, write
 
+from rethink_pretrain.data import images
 from rethink_pretrain.data.images import RawOnly, read_image
 from rethink_pretrain.errors import UserError
 
@@ -202,6 +204,15 @@ def test_pages_in_a_loop_are_refused(tmp_path):
         read_image(str(path), "RAW")
 
 
+def test_a_reason_is_short_though_the_file_is_quoted_in_it(tmp_path):
+    header = b"x" * 9_000 + b"\n"
+    path = tmp_path / "image.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
+    with pytest.raises(UserError, match="Cannot read") as error:
+        read_image(str(path), "RAW")
+    assert len(str(error.value)) < 300 + len(str(path))
+
+
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_pages_of_every_kind_of_tiff_are_followed(tmp_path, big, order):
@@ -230,6 +241,40 @@ def test_a_tiff_reads_no_other_file(tmp_path):
         tifffile.imwrite(path, image[:, :, 0], description=text, metadata=None)
     assert tifffile.imread(names[0]).shape == (2, 5, 7)  # so it does by itself
     np.testing.assert_array_equal(read_image(str(names[0]), "RAW"), own[:, :, :1])
+
+
+@pytest.mark.parametrize("pack", [zlib.compress, lzma.compress])
+def test_a_tiff_with_a_bomb_inside(tmp_path, monkeypatch, pack):
+    """A header of 64 x 64 pixels, in front of a megabyte in a thousand bytes."""
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr(images, "_MAX_UNPACKED", 1000)
+    path, image = tmp_path / "image.tif", np.zeros((64, 64), np.uint8)
+    tifffile.imwrite(path, image, compression="zlib" if pack is zlib.compress else "lzma")
+    assert read_image(str(path), "RAW").shape == (64, 64, 1)
+    bomb = pack(bytes(2**20))
+    start = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(bomb)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags["StripOffsets"].overwrite(start)
+        tiff.pages[0].tags["StripByteCounts"].overwrite(len(bomb))
+    with pytest.raises(UserError, match="unpacks to more"):
+        read_image(str(path), "RAW")
+
+
+def test_packed_pages_and_tiles_are_read_whole(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    monkeypatch.setattr(images, "_MAX_UNPACKED", 0)  # all are unpacked to try
+    image = np.random.default_rng(0).integers(0, 2**16, (70, 90, 3), dtype=np.uint16)
+    for arguments in ({"tile": (32, 48)}, {"rowsperstrip": 13}, {"planarconfig": "separate"}, {}):
+        stored = image.transpose(2, 0, 1) if "planarconfig" in arguments else image
+        arguments = {"photometric": "rgb", "compression": "zlib", "predictor": True, **arguments}
+        tifffile.imwrite(tmp_path / "image.tif", stored, **arguments)
+        np.testing.assert_array_equal(read_image(str(tmp_path / "image.tif"), "RAW"), image)
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
+        for channel in range(3):
+            writer.write(image[:, :, channel], photometric="minisblack", compression="zlib", metadata=None)
+    np.testing.assert_array_equal(read_image(str(tmp_path / "pages.tif"), "RAW"), image)
 
 
 def test_values_beyond_float32_are_refused(tmp_path):

@@ -17,8 +17,9 @@ import torch
 from detectron2.utils.events import EventStorage
 from tiny_loop import build_loop, snapshot
 
-from rethink_pretrain.engine import Trainer
-from rethink_pretrain.engine.numerics import RollBack, build_loss_guard
+from rethink_pretrain.engine import Trainer, train
+from rethink_pretrain.engine.numerics import RollBack
+from rethink_pretrain.engine.train_loop import TrainLoop
 from rethink_pretrain.errors import UserError
 
 
@@ -149,6 +150,7 @@ def test_an_interrupted_run_is_saved_recorded_and_not_evaluated(short_cfg, at):
     assert (session["end_iter"], session["images_seen"]) == (at + 1, 2 * (at + 1))
     assert session["ended"] == "interrupted"
     assert not hasattr(trainer, "_last_eval_results")
+    trainer.checkpointer.wait()  # as the end of a process does
     last = torch.load(folder / (folder / "last_checkpoint").read_text(), weights_only=False)
     assert last["iteration"] == at
     assert_same(last["model"], weights(trainer))
@@ -296,8 +298,6 @@ def test_updates_that_fp16_leaves_out_count_once_the_scale_is_below_one(tmp_path
 def test_an_image_with_nan_is_left_out_of_a_real_run(short_cfg):
     """The host's RPN raises for it; the run goes on, and its metrics are numbers."""
     trainer = Trainer(short_cfg)
-    loop = trainer._trainer
-    loop._guard = build_loss_guard(short_cfg, lambda: None)
     forward = trainer.model.preprocess_image
 
     def spoil(batch):
@@ -313,3 +313,23 @@ def test_an_image_with_nan_is_left_out_of_a_real_run(short_cfg):
     assert (line["iteration"], line["kind"], len(line["image_ids"][0])) == (2, "non-finite loss", 2)
     rows = [json.loads(row) for row in Path(short_cfg.OUTPUT_DIR, "metrics.json").read_text().splitlines()]
     assert {row["incidents"] for row in rows if "incidents" in row} == {1}
+
+
+def test_a_real_run_rolls_back_and_trains_to_its_end(short_cfg, monkeypatch):
+    """The fifth step, behind the checkpoint of three, is bad wherever its images are."""
+    backward = TrainLoop._backward
+
+    def spoil(loop, batch, number):
+        losses = backward(loop, batch, number)
+        return {name: loss * float("nan") for name, loss in losses.items()} if loop.samples == 8 else losses
+
+    monkeypatch.setattr(TrainLoop, "_backward", spoil)
+    short_cfg.RETHINK.NUMERICS.POLICY = "roll_back"
+    train(short_cfg)
+    folder = Path(short_cfg.OUTPUT_DIR)
+    (line,) = incidents(folder)
+    assert (line["iteration"], line["action"], line["samples"]) == (4, "roll_back", 8)
+    last = torch.load(folder / "model_final.pth", weights_only=False)
+    assert last["iteration"] == 5
+    assert last["trainer"]["_trainer"]["samples"] == 10 + 3 * 2
+    assert last["trainer"]["_trainer"]["loss_guard"]["incidents"] == 1

@@ -53,7 +53,7 @@ def check_at_loading(name: str) -> None:
     """
     if name not in DatasetCatalog.list():
         return
-    load = _INSTEAD_OF_HOST.get(DatasetCatalog[name].__module__)
+    load = _INSTEAD_OF_HOST.get(getattr(DatasetCatalog[name], "__module__", ""))
     metadata = MetadataCatalog.get(name).as_dict()
     needed = ("json_file", "image_root") if load is load_coco else ("json_file", "image_root", "sem_seg_root")
     if load is None or not all(key in metadata for key in needed):

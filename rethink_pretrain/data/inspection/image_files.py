@@ -100,7 +100,7 @@ def check_images(
         if kind:
             report.add(kind, **example, json=_by(size), found=_by(files[name].size))
     for name, first in twins.items():
-        report.add("image-content-twice", file=name, value=first)
+        report.add("image-content-twice", file=name, same_as=first)
     return files
 
 

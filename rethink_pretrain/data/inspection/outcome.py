@@ -27,20 +27,25 @@ def check_paths(json_file: Path, image_root: Path, outputs: Iterable[Path]) -> N
         taken.add(path.resolve())
 
 
-def summary(document: dict[str, Any], report: Report, json_file: Path, image_root: Path) -> str:
-    """Size of the data set, the problems, and in one line what to do about them."""
+def summary(document: dict[str, Any], report: Report, json_file: Path, image_root: Path | None) -> str:
+    """Size of the data set, the problems, and a verdict with the command of the repair.
+
+    `image_root` None leaves that command out.
+    """
     lines = [f"{json_file}: {_sizes(document)}", ""]
     if report.counts:
         lines += ["severity   count  kind: what it means; then the first examples", report.as_text(), ""]
     return "\n".join([*lines, _verdict(report, json_file, image_root)])
 
 
-def _verdict(report: Report, json_file: Path, image_root: Path) -> str:
+def _verdict(report: Report, json_file: Path, image_root: Path | None) -> str:
     if not report.counts:
         return "No problems found."
     found = f"{_count(report.num_errors, 'error')}, {_count(report.num_warnings, 'warning')}."
     if not report.num_errors:
         return f"{found} Fit for training; see whether the warnings are meant."
+    if image_root is None:
+        return f"{found} Not fit for training."
     where = f"--json {shlex.quote(str(json_file))} --images {shlex.quote(str(image_root))}"
     command = f"python tools/validate_dataset.py {where} --fix OUT"
     return f"{found} Not fit for training. A repaired copy:\n{command}"

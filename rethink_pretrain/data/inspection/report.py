@@ -67,7 +67,10 @@ class Report:
 
 def describe(example: dict[str, Any]) -> str:
     """ "image 7, annotation 12, bbox [1, 2, 0, 4]" """
-    return ", ".join(f"{key.removesuffix('_id').replace('_', ' ')} {v}" for key, v in example.items())
+    names = {
+        key: "" if key == "value" else f"{key.removesuffix('_id').replace('_', ' ')} " for key in example
+    }
+    return ", ".join(f"{names[key]}{value}" for key, value in example.items())
 
 
 def _shorten(value: Any) -> Any:

@@ -60,16 +60,15 @@ def strike(victim: Victim, folder: Path, aim: Aim) -> float | None:
 
 
 class _Saves:
-    """Whether the `number`-th save has begun: a file is there that is new, under its name or another."""
+    """Whether the `number`-th save has begun: each makes a file that is new, under its name or another."""
 
     def __init__(self, folder: Path, number: int):
         self._folder, self._known, self._number = folder, _writings(folder), number
 
     def __call__(self) -> bool:
         new = _writings(self._folder) - self._known
-        if new:
-            self._known |= new
-            self._number -= 1
+        self._known |= new
+        self._number -= len(new)
         return self._number <= 0
 
 
