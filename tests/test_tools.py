@@ -68,10 +68,12 @@ def test_the_hosts_own_warnings_are_not_shown(tmp_path):
 @pytest.mark.parametrize(
     ("name", "flag"),
     [
+        ("bench_reliability.py", "--stock"),
         ("check_configs.py", "--update"),
         ("compare_runs.py", "--force"),
         ("demo.py", "--output"),
         ("doctor.py", "--no-weights"),
+        ("export_model.py", "--checkpoint"),
         ("launch_slurm.py", "--max-requeues"),
         ("make_coco_subset.py", "--stratified"),
         ("make_tables.py", "--check"),
@@ -82,6 +84,7 @@ def test_the_hosts_own_warnings_are_not_shown(tmp_path):
         ("status.py", "--json"),
         ("sweep.py", "--status"),
         ("train_net.py", "--config-file"),
+        ("validate_dataset.py", "--fix"),
         ("visualize.py", "predictions"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from detectron2.utils import comm
 
 
 def run_on_two_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
@@ -25,6 +26,7 @@ def run_on_two_ranks(work: Callable[[int], Any], folder: Path) -> list[Any]:
 
 
 def _run_rank(work: Callable[[int], Any], rank: int, folder: str) -> Any:
+    comm._get_global_gloo_group.cache_clear()  # the host keeps the first group of a process for ever
     dist.init_process_group(
         "gloo", f"file://{folder}/store", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )

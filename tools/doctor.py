@@ -18,6 +18,8 @@ def parse_args() -> argparse.Namespace:
     overlay_help = "merge configs/_overlay/NAME.yaml on top"
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=overlay_help)
     parser.add_argument("--no-weights", action="store_true", help="do not load (or download) MODEL.WEIGHTS")
+    trust_help = "let weights run code: only from people you know"
+    parser.add_argument("--trust-pickle", action="store_true", help=trust_help)
     parser.add_argument("--num-gpus", type=int, default=1, help="of the run, over all machines")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override config keys")
     return parser.parse_args()
@@ -37,7 +39,7 @@ def run(args: argparse.Namespace) -> bool:
         )
     cfg.MODEL.DEVICE = "cpu"
     model = build_model(cfg)
-    loaded = load_weights(model, cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS and not args.no_weights else {}
+    loaded = {} if args.no_weights else load_weights(model, cfg.MODEL.WEIGHTS, args.trust_pickle)
     findings = examine(cfg, model, **loaded, processes=args.num_gpus)
     if cfg.MODEL.WEIGHTS and not loaded:
         print(f"{cfg.MODEL.WEIGHTS} is not loaded (--no-weights).\n")
@@ -45,15 +47,14 @@ def run(args: argparse.Namespace) -> bool:
     return not any(finding.severity == "stop" for finding in findings)
 
 
-def load_weights(model, weights: str) -> dict:
-    """Fill `model`; what `examine` wants to know about the file."""
+def load_weights(model, weights: str, trust_pickle: bool) -> dict:
+    """Fill `model`; what `examine` wants to know about the file, {} where there is none."""
     from rethink_pretrain.checkpoint import RethinkCheckpointer
 
-    try:
-        checkpointer = RethinkCheckpointer(model)
-        checkpointer.load(weights)
-    except (OSError, AssertionError) as error:  # the host's checkpointer asserts that a file is there
-        fail(f"Cannot load MODEL.WEIGHTS {weights!r}: {error}")
+    if not weights:
+        return {}
+    checkpointer = RethinkCheckpointer(model, trust_pickle=trust_pickle)
+    checkpointer.load(weights)
     return {"coverage": checkpointer.coverage, "missing": checkpointer.missing}
 
 

@@ -30,12 +30,16 @@ def parse_args() -> argparse.Namespace:
     score_help = "of the objects that are drawn (%(default)s)"
     parser.add_argument("--min-score", type=float, default=0.5, metavar="S", help=score_help)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="made if it is not there")
+    trust_help = "let weights run code: only from people you know"
+    parser.add_argument("--trust-pickle", action="store_true", help=trust_help)
     # Not a positional of its own: argparse would fill it before it has seen the options.
     args, args.opts = parser.parse_known_args()
     if unknown := [word for word in args.opts if word.startswith("--")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if bool(args.run) == bool(args.config_file) or bool(args.weights) != bool(args.config_file):
         parser.error("give either --run, or --config-file and --weights")
+    if args.trust_pickle:
+        args.opts += ["RETHINK.TRUST_PICKLE", "True"]
     return args
 
 

@@ -19,6 +19,8 @@ def parse_args() -> argparse.Namespace:
         parser.add_argument(f"--{flag.replace('_', '-')}", metavar="PATH", help=own_help)
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
+    trust_help = "let weights run code: only from people you know"
+    parser.add_argument("--trust-pickle", action="store_true", help=trust_help)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and exit")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, one process each")
     parser.add_argument("--num-machines", type=int, default=1)
@@ -27,6 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override config keys")
     args = parser.parse_args()
     own = {f"RETHINK.DATA.{flag.upper()}": getattr(args, flag) for flag in OWN_DATA if getattr(args, flag)}
+    own |= {"RETHINK.TRUST_PICKLE": "True"} if args.trust_pickle else {}
     args.opts = [word for pair in own.items() for word in pair] + args.opts
     return args
 

@@ -11,6 +11,7 @@ import yaml
 
 from ..errors import UserError
 from ..files import read_json
+from ..plain_yaml import read_plain_yaml
 
 RANDOM = "random"  # the arm that starts from no weights
 UNKNOWN = "unknown"
@@ -115,7 +116,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_plain_yaml(str(path)))
+    except UserError:
+        raise
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from ..errors import UserError
+from ..plain_yaml import read_plain_yaml
 from .runs import MAIN_METRICS, read_metrics
 
 
@@ -37,7 +38,7 @@ def read_sweep(path: str | Path, root: str | Path = "output/sweeps") -> list[Run
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_plain_yaml(str(path)))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path}: not a sweep file ({' '.join(str(error).split())}).") from None
     entries = content.get("runs") if isinstance(content, dict) else None
@@ -63,6 +64,9 @@ def _expand(entry: Any, path: Path, folder: Path) -> list[Run]:
     reserved = changes.keys() & {"SEED", "OUTPUT_DIR"}
     if reserved:
         raise UserError(f"{path}: {min(reserved)} is the sweep's to set, from seeds and names.")
+    for word in (word for pair in changes.items() for word in map(str, pair)):
+        if word.startswith("--") or word == "RETHINK.TRUST_PICKLE":  # a file does not decide that
+            raise UserError(f"{path}: set holds {word!r}; a sweep sets keys of the config, and no flags.")
     changed = "".join(f"_{_slug(key.rpartition('.')[2])}_{_slug(value)}" for key, value in changes.items())
     opts = [word for key, value in changes.items() for word in (key, _word(value))]
     config = Path(*_without_dots(config))

@@ -1,25 +1,22 @@
 """The host's checkpointer that says what a weight file filled, and fits it to other numbers of channels."""
 
-import hashlib
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ..errors import UserError
 from . import store
 from .background import Background, snapshot
 from .fit import Shapes, coverage, inflate_first_conv
+from .reading import read_weights
+from .remote import local_path, sha256_of
 
-_UNREADABLE = (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, UnicodeDecodeError)
 _NUM_FIRST = 5
 _OTHER_FOLDER = "Choose another OUTPUT_DIR, or go on with the config that the run was started with."
 
@@ -155,26 +152,19 @@ class RethinkCheckpointer(DetectionCheckpointer):
         """As in the host; `UserError` for a file that is not there or no checkpoint."""
         self.coverage, self.missing, self.loaded = None, None, {}
         try:
-            ret = super().load(path, *args, **kwargs)
+            ret = super().load(local_path(path), *args, **kwargs)
         except (OSError, AssertionError) as error:  # the host asserts that a file is there
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"Cannot load the weights {path!r} (MODEL.WEIGHTS): {reason}") from None
+        finally:
+            self._parsed_url_during_load = None  # main's, whose next load stumbles over it
         if self.loaded:
             self.loaded["file"] = str(path)  # as given, not where it was downloaded to
         return ret
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        try:
-            checkpoint = super()._load_file(filename)
-        except _UNREADABLE as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise UserError(f"{filename} is no checkpoint, or a damaged one: {reason}") from None
-        if not isinstance(checkpoint["model"], dict):
-            raise UserError(
-                f"{filename} holds no weights by name. Save a state_dict, or {{'model': state_dict}}."
-            )
-        with PathManager.open(filename, "rb") as file:
-            self.loaded = {"file": filename, "sha256": _sha256(file)}
+        checkpoint = read_weights(filename, self._trust_pickle)
+        self.loaded = {"file": filename, "sha256": sha256_of(filename)}
         return checkpoint
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
@@ -222,10 +212,3 @@ def _space(folder: Path) -> str:
         return f" ({shutil.disk_usage(folder).free / 1e6:.0f} MB free in {folder})"
     except OSError:
         return ""
-
-
-def _sha256(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

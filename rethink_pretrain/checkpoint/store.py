@@ -13,7 +13,9 @@ from typing import IO, Any
 
 import torch
 
+from ..errors import UserError
 from ..files import write_atomically, write_text
+from .reading import read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +75,13 @@ def fault_of(path: Path) -> str:
 
 
 def peek(path: Path) -> dict[str, Any]:
-    """A checkpoint whose tensors are read only where they are used; {} where it is missing or broken."""
+    """What a checkpoint holds; {} where it is missing, broken, or none of ours."""
     if not path.is_file() or fault_of(path):
         return {}
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        return read_weights(str(path))
+    except UserError:
+        return {}
 
 
 def find_good(folder: Path) -> tuple[Path | None, dict[str, str]]:
@@ -138,7 +143,7 @@ def _tagged(folder: Path) -> Path | None:
     except (OSError, UnicodeDecodeError):
         return None
     # Of this folder, whatever the file says: it may be a stranger's.
-    if not name or Path(name).name != name or "\0" in name:
+    if not name or name == ".." or Path(name).name != name or "\0" in name:
         return None
     return folder / name
 

@@ -12,8 +12,8 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from ..errors import UserError
+from ..plain_yaml import read_plain_yaml
 from .defaults import add_rethink_config
-from .plain_yaml import read_plain_yaml
 from .resolve import resolve
 from .validate import validate
 

@@ -31,7 +31,7 @@ def resolve(cfg: CfgNode) -> None:
         images_per_epoch=cfg.RETHINK.IMAGES_PER_EPOCH,
         reference_lr=cfg.RETHINK.REFERENCE_LR,
         reference_warmup_iters=cfg.RETHINK.REFERENCE_WARMUP_ITERS,
-        drops=tuple(cfg.RETHINK.DROPS),
+        drops=_drops(cfg),
     )
     untouched = get_cfg().SOLVER
     for name, value in schedule._asdict().items():
@@ -101,3 +101,10 @@ def _remedy(key: str) -> str:
     if key in references:
         return f'Set {references[key]} (for 16 images) instead, or SCHEDULE to "" for a solver set by hand.'
     return 'Leave one of them out, or set SCHEDULE to "" for a solver set by hand.'
+
+
+def _drops(cfg: CfgNode) -> tuple[float, ...]:
+    drops = cfg.RETHINK.DROPS
+    if not isinstance(drops, (list, tuple)) or not all(type(drop) in (int, float) for drop in drops):
+        raise UserError(f"RETHINK.DROPS {drops!r} is a list of numbers, such as (60000, 20000).")
+    return tuple(drops)

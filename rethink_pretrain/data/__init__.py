@@ -1,5 +1,6 @@
 """Data sets for the host's loaders."""
 
+from .bad_images import BadImage
 from .build import TrainLoader, build_train_loader, micro_batch_size
 from .datasets import (
     apply_own_data,
@@ -20,6 +21,7 @@ from .sampler import STEP, MicroBatchSampler, derive_seed, epoch_order
 
 __all__ = [
     "STEP",
+    "BadImage",
     "MicroBatchSampler",
     "RethinkDatasetMapper",
     "TrainLoader",

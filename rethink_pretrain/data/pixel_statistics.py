@@ -9,6 +9,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 
 from ..errors import UserError
+from .confine import Confinement
 from .datasets import check_datasets, register_named
 from .datasets.register import image_id
 from .images import RAW, read_image, read_stored
@@ -88,8 +89,10 @@ def measure_pixels(files: Iterable[str], image_format: str) -> PixelStatistics:
 def list_images_of_json(json_file: str | Path, image_root: str | Path) -> dict[int | str, str]:
     """Image id -> path of the images that a COCO-format file lists."""
     try:
-        images = json.loads(Path(json_file).read_bytes())["images"]
-        return {image["id"]: str(Path(image_root) / image["file_name"]) for image in images}
+        images, folder = json.loads(Path(json_file).read_bytes())["images"], Confinement(image_root)
+        return {image["id"]: str(folder.path(image["file_name"])) for image in images}
+    except UserError as error:
+        raise UserError(f"{json_file}: {error}.") from None
     except OSError as error:
         raise UserError(f"Cannot read {json_file}: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ from ..checkpoint import RethinkCheckpointer, store
 from ..checkpoint.export import check_output, export_weights
 from ..errors import UserError
 from ..files import read_json
-from .predict import _describe_categories
+from .predict import describe_categories
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def _check_filled(source: str, model: nn.Module, missing: frozenset[str]) -> Non
 
 def _list_categories(cfg: CfgNode) -> list[dict]:
     try:
-        return _describe_categories(cfg)
+        return describe_categories(cfg)
     except UserError:  # a model that labels pixels
         return []
 

@@ -49,6 +49,7 @@ class Interruption(HookBase):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if self._cut_by:
+            self._checkpointer.wait()
             raise _exit_of(self._cut_by)
 
     def after_step(self) -> None:

@@ -22,7 +22,6 @@ from ..errors import UserError
 from ..files import write_json
 from ..progress import track
 from .setup import register_datasets
-from .sources import UNREADABLE
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -43,7 +42,7 @@ class Predictor:
         Raises `UserError` where there are none, or where they leave a part of the model random. Test-time
         augmentation is not applied.
         """
-        categories = _describe_categories(cfg)  # first: the number of classes can follow from the data
+        categories = describe_categories(cfg)  # first: the number of classes can follow from the data
         self.names = {category["id"]: category["name"] for category in categories}
         self._skeletons = {c["id"]: c["skeleton"] for c in categories if c.get("skeleton")}
         self._model = Trainer.build_model(cfg)
@@ -58,13 +57,8 @@ class Predictor:
 
         Raises `UserError` for a file that cannot be read or does not suit the model.
         """
-        try:
-            record = self._mapper({"file_name": str(path), "image_id": image_id})
-            pixels = as_rgb(read_image(str(path), self._shown))
-        except UserError:
-            raise
-        except UNREADABLE as error:
-            raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
+        record = self._mapper({"file_name": str(path), "image_id": image_id})
+        pixels = as_rgb(read_image(str(path), self._shown))
         with torch.no_grad():
             (output,) = self._model([record])
         ids = list(self.names)
@@ -152,7 +146,7 @@ def _load_weights(model: nn.Module, weights: str, run: Path | None, trust_pickle
         )
 
 
-def _describe_categories(cfg: CfgNode) -> list[dict]:
+def describe_categories(cfg: CfgNode) -> list[dict]:
     """COCO's categories of the model's classes, in their order: of the data set, else "class k"."""
     if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
         raise UserError("This model finds no objects: it labels pixels.")

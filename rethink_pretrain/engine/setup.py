@@ -119,7 +119,7 @@ def start(cfg: CfgNode, args: argparse.Namespace, *, brief: bool = False) -> Non
         _limit_console(cfg.OUTPUT_DIR)
     with _kept(Path(cfg.OUTPUT_DIR, CONFIG_FILE)) if args.resume else contextlib.nullcontext():
         try:
-            default_setup(cfg, args)
+            default_setup(_to_keep(cfg), args)
         except OSError as error:
             raise _unwritable(cfg.OUTPUT_DIR, error.strerror or str(error)) from None
     _forgive_full_disks()
@@ -132,9 +132,17 @@ def start(cfg: CfgNode, args: argparse.Namespace, *, brief: bool = False) -> Non
 def write_config(cfg: CfgNode) -> None:
     """OUTPUT_DIR/config.yaml, once it is sure that training starts: a resume may still be refused."""
     try:
-        write_text(Path(cfg.OUTPUT_DIR, CONFIG_FILE), cfg.dump())
+        write_text(Path(cfg.OUTPUT_DIR, CONFIG_FILE), _to_keep(cfg).dump())
     except OSError as error:
         logger.error("%s cannot be written: %s.", CONFIG_FILE, error.strerror)
+
+
+def _to_keep(cfg: CfgNode) -> CfgNode:
+    """Trust is given on the command line each time; a file that claims it is refused."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.RETHINK.TRUST_PICKLE = False
+    return cfg
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
-from PIL import Image
 
 from ..analysis.draw import as_rgb
 from ..config import load_config
@@ -16,8 +15,6 @@ from ..data import check_datasets, read_image, register_named
 from ..data.datasets.coco_json import read_coco_json
 from ..data.images import RawOnly, read_stored
 from ..errors import UserError
-
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # as PIL has them
 
 
 def load_run(folder: Path, overlays: Sequence[str] = (), opts: Sequence[str] = ()) -> CfgNode:

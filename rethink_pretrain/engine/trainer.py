@@ -18,8 +18,8 @@ from torch import nn
 
 from .. import compat
 from ..checkpoint import RethinkCheckpointer
-from ..data import RethinkDatasetMapper, TrainLoader, build_train_loader, micro_batch_size
-from ..errors import UserError
+from ..data import BadImage, RethinkDatasetMapper, TrainLoader, build_train_loader, micro_batch_size
+from ..errors import UserError, worker_errors
 from ..evaluation import build_evaluator, build_tta_model, evaluate_tta, with_progress
 from .cascade_switch import build_cascade_switch
 from .checkpoints import Checkpoints
@@ -60,9 +60,11 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         processes = comm.get_world_size()
+        loader = self.build_train_loader(cfg)
+        loader.bad_images.on_new = self._note_bad_image
         self._trainer = TrainLoop(
             distribute(model),
-            self.build_train_loader(cfg),
+            loader,
             optimizer,
             seed=cfg.SEED,
             images_per_step=cfg.SOLVER.IMS_PER_BATCH,
@@ -161,21 +163,25 @@ class Trainer(DefaultTrainer):
         self.iter = self.start_iter
         with EventStorage(self.start_iter) as self.storage:
             try:
-                missed = rewind(self)
-                self.before_train()
-                if missed is not None:
-                    evaluate_missed(self, missed)
-                while self.iter < self.max_iter and not self.ended:
-                    self.before_step()
-                    self.run_step()
-                    self.after_step()
-                    self.iter += not self.ended
+                with worker_errors():
+                    self._run_steps()
                 self.ended = self.ended or "finished"
             except BaseException as error:
                 self.ended = self._describe_end(error)
                 raise
             finally:
                 self.after_train()
+
+    def _run_steps(self) -> None:
+        missed = rewind(self)
+        self.before_train()
+        if missed is not None:
+            evaluate_missed(self, missed)
+        while self.iter < self.max_iter and not self.ended:
+            self.before_step()
+            self.run_step()
+            self.after_step()
+            self.iter += not self.ended
 
     def _describe_end(self, error: BaseException) -> str:
         if isinstance(error, RollBack):
@@ -205,6 +211,9 @@ class Trainer(DefaultTrainer):
                 f"The last checkpoint could not be written to {self.cfg.OUTPUT_DIR!r}: "
                 f"{self.checkpointer.failure}. Make room, and --resume from the one before it."
             )
+
+    def _note_bad_image(self, bad: BadImage) -> None:
+        record_incident(self.cfg.OUTPUT_DIR, kind="bad image", iteration=self.iter, **bad._asdict())
 
     def _note_unwritten(self, name: str, reason: str) -> None:
         record_incident(
@@ -292,6 +301,8 @@ def train(cfg: CfgNode, resume: bool = False) -> dict[str, Any] | None:
         try:
             return trainer.train()
         except RollBack as error:
+            trainer.checkpointer.wait()  # or the disk's speed would decide where this goes back to
+            comm.synchronize()
             roll_back = error.with_traceback(None)  # which would keep the old trainer in memory
 
 

@@ -176,7 +176,7 @@ class RethinkCOCOEvaluator(COCOEvaluator):
 
 
 def _check_num_keypoints(annotations: list[dict], num_sigmas: int) -> None:
-    found = {len(a["keypoints"]) // 3 for a in annotations if "keypoints" in a}
+    found = {len(a["keypoints"]) // 3 for a in annotations if a.get("keypoints")}
     if found - {num_sigmas}:
         raise UserError(
             f"Found {sorted(found)} keypoints per object, but {num_sigmas} sigmas. "

@@ -9,6 +9,7 @@ from typing import Any
 
 from detectron2.utils import comm
 
+from ..errors import worker_errors
 from ..progress import handlers_of, on_terminal, track
 
 _HOSTS_LINES = ("detectron2.evaluation.evaluator", "Inference done")  # logger, beginning
@@ -49,6 +50,10 @@ class LoaderWithProgress:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
+        with worker_errors():
+            yield from self._batches()
+
+    def _batches(self) -> Iterator[Any]:
         batches = _through.get()(self._loader)
         if not on_terminal() or not comm.is_main_process():
             yield from batches

@@ -254,7 +254,7 @@ class TestCodeInYaml:
 
 
 class TestHarm:
-    """What a config of a stranger could do besides; tests/config/test_plain_yaml.py has the rest."""
+    """What a config of a stranger could do besides; tests/test_plain_yaml.py has the rest."""
 
     @pytest.mark.parametrize(
         "url", ["https://example.org/a.yaml", "http://example.org/a.yaml", "s3://b/a.yaml"]

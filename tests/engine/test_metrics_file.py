@@ -19,7 +19,8 @@ def test_rows_of_one_iteration_become_one_and_torn_lines_go(tmp_path):
     """What a kill and a resume of an older version have left."""
     path = tmp_path / "metrics.json"
     path.write_bytes(
-        b'{"iteration": 1, "loss": 1.0}\n{"iteration": 3, "loss": 2.0}\n{"iterat{"iteration": 1, "loss": 9.0}\n'
+        b'{"iteration": 1, "loss": 1.0}\n{"iteration": 3, "loss": 2.0}\n'
+        b'{"iterat{"iteration": 1, "loss": 9.0}\n'
         b'{"bbox/AP": NaN, "iteration": 1}\nnull\n{"loss": 1}\n{"iteration": 5, "lo\xff'
     )
     assert rewind_metrics(path, 10) == {}

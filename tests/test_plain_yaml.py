@@ -7,8 +7,8 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from rethink_pretrain.config.plain_yaml import MAX_BYTES, MAX_NODES, read_plain_yaml
 from rethink_pretrain.errors import UserError
+from rethink_pretrain.plain_yaml import MAX_BYTES, MAX_NODES, read_plain_yaml
 
 ALL_CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
 

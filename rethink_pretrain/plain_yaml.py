@@ -4,7 +4,7 @@ import os
 
 import yaml
 
-from ..errors import UserError
+from .errors import UserError
 
 MAX_BYTES = 1 << 18  # a dumped config has 15 thousand
 MAX_NODES = 100_000  # one has a thousand; aliases count each time that they are used
