@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -67,9 +68,10 @@ def test_predictions_are_those_of_the_evaluation(datasets, run, tmp_path):
     assert names == [os.path.basename(image["file_name"]) for image in truth["images"]]
     assert [c["name"] for c in document["categories"]] == [c["name"] for c in truth["categories"]]
     assert len(found) == len(wanted) > 50
-    for a, b in zip(ordered(found), ordered(wanted), strict=True):
-        assert a["segmentation"] == b["segmentation"] and a["category_id"] == b["category_id"]
-        np.testing.assert_allclose([a["score"], *a["bbox"]], [b["score"], *b["bbox"]], rtol=1e-4, atol=1e-3)
+    for result in found:
+        twin = min(wanted, key=lambda other: distance(result, other))
+        assert distance(result, twin) < 1e-2 and result["segmentation"] == twin["segmentation"]
+        wanted.remove(twin)
 
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(out / "images.json").loadRes(str(out / "predictions.json"))
@@ -77,8 +79,11 @@ def test_predictions_are_those_of_the_evaluation(datasets, run, tmp_path):
     assert len(list(out.glob("*.jpg"))) == 12
 
 
-def ordered(results):
-    return sorted(results, key=lambda r: (r["image_id"], -r["score"], r["bbox"]))
+def distance(a, b):
+    """Of two results, in pixels and percent; their order is not the same where scores are almost equal."""
+    if (a["image_id"], a["category_id"]) != (b["image_id"], b["category_id"]):
+        return math.inf
+    return float(np.abs(np.subtract([100 * a["score"], *a["bbox"]], [100 * b["score"], *b["bbox"]])).max())
 
 
 def test_images_of_five_channels_and_no_names(save, tmp_path):

@@ -12,15 +12,12 @@ def parse_args() -> argparse.Namespace:
     """The host's flags, --overlay, --dry-run and four for data of the user's own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a file of configs/")
-    overlay_help = "merge configs/_overlay/NAME.yaml on top"
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=overlay_help)
+    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="of configs/_overlay")
     for flag in OWN_DATA:
-        own_help = f"your data, all four: sets RETHINK.DATA.{flag.upper()}"
-        parser.add_argument(f"--{flag.replace('_', '-')}", metavar="PATH", help=own_help)
+        parser.add_argument(f"--{flag.replace('_', '-')}", metavar="PATH", help="your data: give all four")
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
-    trust_help = "let weights run code: only from people you know"
-    parser.add_argument("--trust-pickle", action="store_true", help=trust_help)
+    parser.add_argument("--trust-pickle", action="store_true", help="let weight files run code")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and exit")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, one process each")
     parser.add_argument("--num-machines", type=int, default=1)
