@@ -40,7 +40,9 @@ def save(tmp_path):
         cfg.MODEL.DEVICE, cfg.OUTPUT_DIR = "cpu", str(folder)
         folder.mkdir()
         (folder / "config.yaml").write_text(cfg.dump())
-        RethinkCheckpointer(Trainer.build_model(cfg), str(folder)).save("model_final")
+        checkpointer = RethinkCheckpointer(Trainer.build_model(cfg), str(folder))
+        checkpointer.save("model_final")
+        checkpointer.wait()
         return folder
 
     return save
