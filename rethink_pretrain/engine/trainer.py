@@ -12,6 +12,7 @@ from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
@@ -117,7 +118,6 @@ class Trainer(DefaultTrainer):
         if main:
             ret.append(PromptWriter(self.build_writers, cfg.RETHINK.WATCH.LOG_PERIOD))
             ret.append(self._build_progress())
-        if main:
             ret.append(RunRecord(cfg))  # it counts what all this cost
         # The last: it ends the process.
         ret.append(interruption)
@@ -303,6 +303,8 @@ def train(cfg: CfgNode, resume: bool = False) -> dict[str, Any] | None:
         except RollBack as error:
             trainer.checkpointer.wait()  # or the disk's speed would decide where this goes back to
             comm.synchronize()
+            if cfg.SEED >= 0:
+                seed_all_rng(cfg.SEED + comm.get_rank())  # as at the start: there may be no checkpoint yet
             roll_back = error.with_traceback(None)  # which would keep the old trainer in memory
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import get_event_storage
 
 from rethink_pretrain.checkpoint import store
@@ -190,18 +191,23 @@ def test_a_kill_before_the_first_tag_does_not_start_over(cfg, straight):
     assert trainer.start_iter == 3
 
 
-def test_rolling_back_goes_on_with_other_images(cfg, tmp_path, monkeypatch):
-    """NaN in the fifth iteration: back behind the third, and on with the images of the sixth."""
-    forward, bad = train_loop.forward_or_nan, [4]
+def nan_once(monkeypatch, iteration):
+    """The loss of that iteration is not finite the first time that training comes there."""
+    forward, bad = train_loop.forward_or_nan, [iteration]
 
-    def nan_once(model, batch):
+    def forward_once(model, batch):
         losses = forward(model, batch)
         if bad and get_event_storage().iter == bad[0]:
             bad.pop()
             return {name: loss * math.nan for name, loss in losses.items()}
         return losses
 
-    monkeypatch.setattr(train_loop, "forward_or_nan", nan_once)
+    monkeypatch.setattr(train_loop, "forward_or_nan", forward_once)
+
+
+def test_rolling_back_goes_on_with_other_images(cfg, tmp_path, monkeypatch):
+    """NaN in the fifth iteration: back behind the third, and on with the images of the sixth."""
+    nan_once(monkeypatch, 4)
     cfg.OUTPUT_DIR, cfg.RETHINK.NUMERICS.POLICY = str(tmp_path / "run"), "roll_back"
     train(cfg)
     state = torch.load(Path(cfg.OUTPUT_DIR, "model_final.pth"), weights_only=True)
@@ -216,3 +222,22 @@ def test_rolling_back_goes_on_with_other_images(cfg, tmp_path, monkeypatch):
     incident = json.loads(line)
     assert (incident["iteration"], incident["kind"], incident["samples"]) == (4, "non-finite loss", 8)
     assert len(incident["image_ids"][0]) == 2
+
+
+def test_rolling_back_before_the_first_checkpoint_starts_with_the_same_weights(cfg, tmp_path, monkeypatch):
+    nan_once(monkeypatch, 1)
+    built, build_model = [], Trainer.build_model.__func__
+
+    def build(cls, cfg):
+        model = build_model(cls, cfg)
+        built.append({name: value.clone() for name, value in model.state_dict().items()})
+        return model
+
+    monkeypatch.setattr(Trainer, "build_model", classmethod(build))
+    cfg.OUTPUT_DIR, cfg.RETHINK.NUMERICS.POLICY = str(tmp_path / "run"), "roll_back"
+    seed_all_rng(cfg.SEED)
+    train(cfg)
+    first, second = built
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    sessions = json.loads(Path(cfg.OUTPUT_DIR, "run.json").read_text())["sessions"]
+    assert [session["start_iter"] for session in sessions] == [0, 0]
