@@ -1,7 +1,7 @@
 """Data sets for the host's loaders."""
 
 from .bad_images import BadImage
-from .build import TrainLoader, build_train_loader, micro_batch_size
+from .build import TrainLoader, build_train_loader, ended_workers, ignore_signals, micro_batch_size
 from .datasets import (
     apply_own_data,
     check_datasets,
@@ -33,7 +33,9 @@ __all__ = [
     "datasets_root",
     "derive_seed",
     "describe_dataset",
+    "ended_workers",
     "epoch_order",
+    "ignore_signals",
     "list_images_of_dataset",
     "list_images_of_json",
     "measure_pixels",

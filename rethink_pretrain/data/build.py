@@ -114,9 +114,9 @@ class TrainLoader:
             batch_sampler=self._sampler,
             num_workers=self._num_workers,
             collate_fn=trivial_batch_collator,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
-        with worker_errors(), _ended_workers(iter(batches)) as batches:
+        with worker_errors(), ended_workers(iter(batches)) as batches:
             for batch in batches:
                 for sample in batch:
                     for bad in sample.pop("replaces", ()):
@@ -125,7 +125,7 @@ class TrainLoader:
 
 
 @contextlib.contextmanager
-def _ended_workers(batches: Iterator) -> Iterator[Iterator]:
+def ended_workers(batches: Iterator) -> Iterator[Iterator]:
     """`batches` of torch, whose workers end with this context and with the process.
 
     A traceback may keep an iterator alive to the end, where Python sends SIGTERM to the workers and waits for
@@ -143,7 +143,7 @@ def _ended_workers(batches: Iterator) -> Iterator[Iterator]:
         end()
 
 
-def _ignore_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """A job's signals reach all its processes; the training process decides, and ends its workers."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

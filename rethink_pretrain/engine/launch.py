@@ -77,9 +77,12 @@ def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, 
     comm.synchronize()  # before the first collective with a short timeout of its own
     machine, machines = rank // processes.per_machine, total // processes.per_machine
     watched = watched_machines(name, machine, machines) if machines > 1 and not local_rank else None
-    with _said_once(local_rank), watched or contextlib.nullcontext():
-        run(*args)
-        comm.synchronize()  # nobody leaves while others could take that for a failure
+    try:
+        with _said_once(local_rank), watched or contextlib.nullcontext():
+            run(*args)
+            comm.synchronize()  # nobody leaves while others could take that for a failure
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to finish
     dist.destroy_process_group()
 
 

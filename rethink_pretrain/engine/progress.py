@@ -8,8 +8,21 @@ _LOSS_WINDOW = 20  # iterations whose median is shown, as in the host's log line
 
 
 def build_progress_writer(max_iter: int) -> EventWriter:
-    """The bar where standard output is a terminal, else the host's `CommonMetricPrinter`."""
-    return ProgressBar(max_iter) if on_terminal() else CommonMetricPrinter(max_iter)
+    """The bar where standard output is a terminal, else the host's lines."""
+    return ProgressBar(max_iter) if on_terminal() else LinePrinter(max_iter)
+
+
+class LinePrinter(CommonMetricPrinter):
+    """The host's lines, one for each iteration: of a second in its first steps it divides by zero."""
+
+    _written = -1
+
+    def write(self) -> None:
+        """Nothing for an iteration that has its line."""
+        now = get_event_storage().iter
+        if now != self._written:
+            self._written = now
+            super().write()
 
 
 class ProgressBar(EventWriter):

@@ -19,7 +19,14 @@ from torch import nn
 
 from .. import compat
 from ..checkpoint import RethinkCheckpointer
-from ..data import BadImage, RethinkDatasetMapper, TrainLoader, build_train_loader, micro_batch_size
+from ..data import (
+    BadImage,
+    RethinkDatasetMapper,
+    TrainLoader,
+    build_train_loader,
+    ignore_signals,
+    micro_batch_size,
+)
 from ..errors import UserError, worker_errors
 from ..evaluation import build_evaluator, build_tta_model, evaluate_tta, with_progress
 from .cascade_switch import build_cascade_switch
@@ -274,6 +281,7 @@ class Trainer(DefaultTrainer):
         mapper = RethinkDatasetMapper(cfg, is_train=False)
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         check_categories(cfg, [dataset_name])
+        loader.worker_init_fn = ignore_signals  # which reach the whole group of processes
         return with_progress(loader, "evaluating")
 
     @classmethod

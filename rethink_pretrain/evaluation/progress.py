@@ -9,6 +9,7 @@ from typing import Any
 
 from detectron2.utils import comm
 
+from ..data import ended_workers
 from ..errors import worker_errors
 from ..progress import handlers_of, on_terminal, track
 
@@ -50,11 +51,10 @@ class LoaderWithProgress:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        with worker_errors():
-            yield from self._batches()
+        with worker_errors(), ended_workers(iter(self._loader)) as batches:
+            yield from self._shown(_through.get()(batches))
 
-    def _batches(self) -> Iterator[Any]:
-        batches = _through.get()(self._loader)
+    def _shown(self, batches: Iterable[Any]) -> Iterator[Any]:
         if not on_terminal() or not comm.is_main_process():
             yield from batches
             return
