@@ -149,7 +149,8 @@ def test_an_interrupted_demo_continues(demo, datasets, tmp_path, monkeypatch, ch
     monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(output), *SHORT_RUN])
     demo.run(output, SHORT_RUN)  # as far as its last checkpoint, without a summary
     if not checkpoint:
-        (output / "last_checkpoint").unlink()
+        for path in (output / "last_checkpoint", *output.glob("model_*")):
+            path.unlink()
     demo.main()
     sessions = json.loads((output / "run.json").read_text())["sessions"]
     assert [session["start_iter"] for session in sessions] == [0, 6 if checkpoint else 0]

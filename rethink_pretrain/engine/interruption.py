@@ -46,11 +46,15 @@ class Interruption(HookBase):
 
     def after_train(self) -> None:
         """Give the signals back to who had them, and end where one has cut the last evaluation short."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self.release()
         if self._cut_by:
             self._checkpointer.wait()
             raise _exit_of(self._cut_by)
+
+    def release(self) -> None:
+        """Give the signals back; once more does no harm."""
+        while self._previous:
+            signal.signal(*self._previous.popitem())
 
     def after_step(self) -> None:
         """Save and end where any process has been asked to."""

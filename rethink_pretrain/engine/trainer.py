@@ -102,7 +102,7 @@ class Trainer(DefaultTrainer):
         """In the order in which they run after every iteration."""
         cfg = self.cfg
         main = comm.is_main_process()
-        interruption = Interruption(self.checkpointer)
+        self._interruption = interruption = Interruption(self.checkpointer)
         ret = [hooks.IterationTimer(), build_cascade_switch(cfg), hooks.LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
             # Changes the model, so before whatever saves or evaluates it. It has a loader of its own, so
@@ -177,7 +177,10 @@ class Trainer(DefaultTrainer):
                 self.ended = self._describe_end(error)
                 raise
             finally:
-                self.after_train()
+                try:
+                    self.after_train()
+                finally:
+                    self._interruption.release()  # also where another hook fails
 
     def _run_steps(self) -> None:
         missed = rewind(self)

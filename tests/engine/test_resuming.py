@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,17 @@ def test_rolling_back_before_the_first_checkpoint_starts_with_the_same_weights(c
     assert all(torch.equal(first[name], second[name]) for name in first)
     sessions = json.loads(Path(cfg.OUTPUT_DIR, "run.json").read_text())["sessions"]
     assert [session["start_iter"] for session in sessions] == [0, 0]
+
+
+def test_signals_are_given_back_where_another_hook_fails(cfg, tmp_path):
+    cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER = str(tmp_path / "run"), 1
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    trainer = Trainer(cfg)
+
+    def fail():
+        raise ZeroDivisionError
+
+    trainer._hooks[0].after_train = fail
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
