@@ -67,7 +67,7 @@ def public_names(module: ModuleType, exported: dict[str, str]) -> list[str]:
         for name, value in vars(module).items()
         if not name.startswith("_")
         and (
-            name in exported and re.search(rf"^{name}(: .*)? = ", source, re.MULTILINE)
+            is_exported(module, name, exported) and re.search(rf"^{name}(: .*)? = ", source, re.MULTILINE)
             if is_data(value)
             else value.__module__ == module.__name__ and value.__doc__
         )
@@ -80,7 +80,8 @@ def describe_module(module: ModuleType, exported: dict[str, str]) -> list[str]:
     lines = [title, "-" * len(title), "", f".. automodule:: {module.__name__}"]
     lines += ["   :no-index:", "", ".. currentmodule:: None", ""]  # names below are given in full
     names = public_names(module, exported)
-    paths = [f"{exported.get(name, module.__name__)}.{name}" for name in names]
+    places = [exported[name] if is_exported(module, name, exported) else module.__name__ for name in names]
+    paths = [f"{place}.{name}" for place, name in zip(places, names)]
     documented = [path for path, name in zip(paths, names) if not is_data(getattr(module, name))]
     if documented:
         lines += [".. autosummary::", "   :nosignatures:", "", *(f"   ~{path}" for path in documented), ""]
@@ -93,6 +94,12 @@ def describe_module(module: ModuleType, exported: dict[str, str]) -> list[str]:
         else:
             lines += [f".. autofunction:: {path}", ""]
     return lines
+
+
+def is_exported(module: ModuleType, name: str, exported: dict[str, str]) -> bool:
+    """Whether the package that exports the name means this module's: two may have one of that name."""
+    place = exported.get(name)
+    return place is not None and getattr(sys.modules[place], name, None) is getattr(module, name)
 
 
 def exports(modules: list[ModuleType]) -> dict[str, str]:
@@ -123,7 +130,7 @@ def write_keys(app: object) -> None:
     cfg = get_cfg()
     add_rethink_config(cfg)
     lines, comment, terms = [], [], []
-    for line in [*map(str.strip, inspect.getsource(add_rethink_config).splitlines()), ""]:
+    for line in [*map(str.strip, inspect.getsource(inspect.getmodule(add_rethink_config)).splitlines()), ""]:
         key = re.match(r"cfg\.([A-Z_.]+) = (.*)", line)
         if key and key[2] != "CfgNode()":
             value = functools.reduce(getattr, key[1].split("."), cfg)

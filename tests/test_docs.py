@@ -1,5 +1,6 @@
 """The pages of docs/: their code runs, and the keys, files and flags that they name exist."""
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -7,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, SHORT_RUN
+from conftest import REPOSITORY, SHORT_RUN, flatten
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -151,3 +152,18 @@ def test_pages_build(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "api" / "config.html").exists()
+
+
+def test_the_page_of_keys_has_all_of_ours(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("docs_conf", DOCS / "conf.py")
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+    monkeypatch.setattr(conf, "DOCS", tmp_path)
+    (tmp_path / "api").mkdir()
+    conf.write_keys(None)
+    text = (tmp_path / "api" / "keys.txt").read_text()
+    cfg = get_cfg()
+    add_rethink_config(cfg)
+    groups = ("RETHINK.DATA.",)  # one entry
+    missing = [key for key in flatten(cfg.RETHINK, "RETHINK.") if f"``{key}``" not in text]
+    assert [key for key in missing if not key.startswith(groups)] == []
