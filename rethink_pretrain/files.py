@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import UserError
+
+_BLOCK = 1 << 20  # bytes read at once
 
 
 def write_atomically(
@@ -42,6 +45,17 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def sha256_of(path: str | Path, *, from_disk: bool = False) -> str:
+    """64 hexadecimal digits. `from_disk`: not of what the system has in memory, where it can forget that."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        if from_disk and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

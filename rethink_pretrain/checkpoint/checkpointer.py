@@ -11,11 +11,12 @@ from detectron2.utils import comm
 from torch import nn
 
 from ..errors import UserError
+from ..files import sha256_of
 from . import store
 from .background import Background, snapshot
 from .fit import Shapes, coverage, inflate_first_conv
 from .reading import read_weights
-from .remote import local_path, sha256_of
+from .remote import local_path
 
 _NUM_FIRST = 5
 _OTHER_FOLDER = "Choose another OUTPUT_DIR, or go on with the config that the run was started with."

@@ -1,7 +1,6 @@
 """Weight files that MODEL.WEIGHTS names by URL: fetched once, and checked where a checksum is known."""
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import get_cache_dir
 
 from ..errors import UserError, one_line
+from ..files import sha256_of
 
 _ZOO = "dl.fbaipublicfiles.com"  # behind detectron2:// and catalog://
 _OPEN_TO_CHANGE = ("http", "ftp")  # whoever stands in between can change what comes
@@ -50,15 +50,6 @@ def local_path(path: str, fetch: Callable[[str], str] = fetch) -> str:
         _remove(file)
         raise UserError(f"{url} is not the file that was meant: its sha256 is {actual}, not {checksum}.")
     return file
-
-
-def sha256_of(path: str) -> str:
-    """64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _checksum(path: str, url: str, fragment: str) -> str:

@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 import re
 import shutil
 import zipfile
@@ -14,7 +13,7 @@ from typing import IO, Any
 import torch
 
 from ..errors import UserError
-from ..files import write_atomically, write_text
+from ..files import sha256_of, write_atomically, write_text
 from .reading import read_weights
 
 logger = logging.getLogger(__name__)
@@ -22,7 +21,6 @@ logger = logging.getLogger(__name__)
 LAST = "last_checkpoint"  # the host's name of the file that holds the name of the last checkpoint
 _PERIODIC = re.compile(r"model_(\d{7,})\.pth")
 _OTHERS = ("model_final.pth", "model_best.pth")
-_BLOCK = 1 << 20
 _SMALL_CHANGE = 1 << 20  # bytes of a checkpoint that are not tensors, and of the small files beside it
 
 
@@ -36,7 +34,7 @@ def write_checkpoint(path: Path, data: dict[str, Any], *, tag: bool = True, keep
     digest = hashlib.sha256()
 
     def verify(temporary: Path) -> None:
-        if _sha256(temporary, from_disk=True) != digest.hexdigest():
+        if sha256_of(temporary, from_disk=True) != digest.hexdigest():
             raise OSError(f"what was read back from {temporary} is not what was written")
         _sidecar(path).unlink(missing_ok=True)  # of an earlier file of this name
 
@@ -62,7 +60,7 @@ def fault_of(path: Path) -> str:
         sidecar = _sidecar(path)
         if sidecar.is_file():
             expected = sidecar.read_text(encoding="utf-8", errors="replace").partition(" ")[0]
-            return "" if _sha256(path) == expected else "its sha256 is not the one noted beside it"
+            return "" if sha256_of(path) == expected else "its sha256 is not the one noted beside it"
         if not path.stat().st_size:
             return "it is empty"
         if not zipfile.is_zipfile(path):
@@ -158,17 +156,6 @@ def _clear(folder: Path, keep: int) -> None:
 
 def _sidecar(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
-
-
-def _sha256(path: Path, *, from_disk: bool = False) -> str:
-    """`from_disk`: not what the system still has in memory of it, where it can forget that."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        if from_disk and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_space(folder: Path, data: Any) -> None:

@@ -6,8 +6,9 @@ import pytest
 from detectron2.utils.file_io import PathManager
 
 from rethink_pretrain.checkpoint import remote
-from rethink_pretrain.checkpoint.remote import local_path, sha256_of
+from rethink_pretrain.checkpoint.remote import local_path
 from rethink_pretrain.errors import UserError
+from rethink_pretrain.files import sha256_of
 
 CONTENT = b"the weights"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
