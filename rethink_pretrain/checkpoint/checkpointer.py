@@ -15,7 +15,7 @@ from ..files import sha256_of
 from . import store
 from .background import Background, snapshot
 from .fit import Shapes, coverage, inflate_first_conv
-from .reading import read_weights
+from .reading import pretraining_in, read_weights
 from .remote import local_path
 
 _NUM_FIRST = 5
@@ -32,7 +32,8 @@ class RethinkCheckpointer(DetectionCheckpointer):
     failure: why the last `save` could not be written, "" where it could.
     resumed: whether `resume_or_load` found a checkpoint.
     loaded: for run.json: "file", "sha256", "inflated", "coverage", how many names "matched", are "missing"
-        and "unexpected", and the first few as "first_missing" and "first_unexpected".
+        and "unexpected", the first few as "first_missing" and "first_unexpected", and "pretraining" where
+        the file tells it.
     """
 
     def __init__(
@@ -166,6 +167,8 @@ class RethinkCheckpointer(DetectionCheckpointer):
     def _load_file(self, filename: str) -> dict[str, Any]:
         checkpoint = read_weights(filename, self._trust_pickle)
         self.loaded = {"file": filename, "sha256": sha256_of(filename)}
+        if told := pretraining_in(checkpoint):
+            self.loaded["pretraining"] = told
         return checkpoint
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:

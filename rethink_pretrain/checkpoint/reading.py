@@ -46,6 +46,23 @@ def read_weights(path: str, trust_pickle: bool = False) -> dict[str, Any]:
     return checkpoint
 
 
+def pretraining_in(checkpoint: dict[str, Any]) -> dict[str, float | str]:
+    """What a file says about the training that made it: "images", "instances", "pixels", "recipe"; or {}.
+
+    Our own tools write that entry, "pretraining"; what else stands in it is left out.
+    """
+    told = checkpoint.get("pretraining")
+    counts = {} if not isinstance(told, dict) else told
+    ret: dict[str, float | str] = {
+        name: counts[name]
+        for name in ("images", "instances", "pixels")
+        if type(counts.get(name)) in (int, float) and 0 <= counts[name] < math.inf
+    }
+    if ret and isinstance(counts.get("recipe"), str):
+        ret["recipe"] = one_line(counts["recipe"][:500])
+    return ret
+
+
 def _first_line(error: Exception) -> str:
     return one_line(str(error).partition("\n")[0][:200]) or type(error).__name__
 

@@ -2,7 +2,7 @@
 
 from detectron2.config import CfgNode
 
-from ..solver.schedule import COCO_TRAIN2017_IMAGES
+from ..solver.schedule import COCO_TRAIN2017_IMAGES, IMAGES_1X
 
 
 def add_rethink_config(cfg: CfgNode) -> None:
@@ -77,6 +77,9 @@ def _add_schedule(cfg: CfgNode) -> None:
     cfg.RETHINK.ASPECT_GROUP = 2
     # Images that one "ep" of RETHINK.SCHEDULE counts; the default is COCO train2017.
     cfg.RETHINK.IMAGES_PER_EPOCH = COCO_TRAIN2017_IMAGES
+    # Images that "1x" of RETHINK.SCHEDULE counts, the paper's 90k iterations of 16; the paper's rule for the
+    # drops scales with it. A study on a smaller set may have a smaller unit.
+    cfg.RETHINK.IMAGES_1X = IMAGES_1X
 
 
 def _add_watch(cfg: CfgNode) -> None:

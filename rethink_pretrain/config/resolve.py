@@ -29,6 +29,7 @@ def resolve(cfg: CfgNode) -> None:
         cfg.RETHINK.SCHEDULE,
         cfg.SOLVER.IMS_PER_BATCH,
         images_per_epoch=cfg.RETHINK.IMAGES_PER_EPOCH,
+        images_1x=cfg.RETHINK.IMAGES_1X,
         reference_lr=cfg.RETHINK.REFERENCE_LR,
         reference_warmup_iters=cfg.RETHINK.REFERENCE_WARMUP_ITERS,
         drops=_drops(cfg),

@@ -18,6 +18,7 @@ from detectron2.utils import comm
 
 from ..checkpoint import RethinkCheckpointer
 from ..evaluation import batches_through
+from .collectives import collective_device
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +122,7 @@ class Interruption(HookBase):
         """The signal's number of any process, 0 without one; those that are late find a note in `mailbox`."""
         if comm.get_world_size() == 1:
             return self._asked
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        asked = torch.tensor(self._asked, device=device)
+        asked = torch.tensor(self._asked, device=collective_device())
         work = dist.all_reduce(asked, op=dist.ReduceOp.MAX, async_op=True)
         while mailbox and not work.is_completed():
             if self._asked:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
 from ..errors import UserError
 from ..solver.schedule import REFERENCE_BATCH
+from .collectives import sum_over_processes
 from .incidents import FILE_NAME, record_incident
 from .unwrap import unwrap
 
@@ -96,7 +96,7 @@ class LossGuard:
     def examine(self, loss: torch.Tensor, gradients: list[torch.Tensor]) -> Finding:
         """All processes call it with their loss (a scalar) and gradients, and come to the same finding."""
         values = [loss, _digest(gradients)] if gradients else [loss]
-        sums = _sum_over_processes(torch.stack([value.detach().float() for value in values])).tolist()
+        sums = sum_over_processes(torch.stack([value.detach().float() for value in values])).tolist()
         mean = sums[0] / comm.get_world_size()
         if not math.isfinite(mean):
             return Finding(NON_FINITE_LOSS, mean)
@@ -259,12 +259,4 @@ def _statistics_are_bad(model: nn.Module) -> bool:
     """Whether a buffer of any process holds NaN or infinities: a skipped update does not undo BatchNorm's."""
     buffers = (buffer for buffer in model.buffers() if buffer.is_floating_point())
     bad = not all(torch.isfinite(buffer).all() for buffer in buffers)
-    return _sum_over_processes(torch.tensor(float(bad))).item() > 0
-
-
-def _sum_over_processes(values: torch.Tensor) -> torch.Tensor:
-    if comm.get_world_size() == 1:
-        return values
-    values = values.to("cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(values)
-    return values
+    return sum_over_processes(torch.tensor(float(bad))).item() > 0

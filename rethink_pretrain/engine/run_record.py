@@ -62,12 +62,13 @@ class RunRecord(HookBase):
 
     def after_train(self) -> None:
         """Add what the session cost, also when it ends by an error."""
-        images = self.trainer.samples - self._samples
+        images, exposure = self.trainer.samples - self._samples, self.trainer.exposure
         self._session |= {
             "end_iter": self.trainer.start_iter + images // self._images_per_batch,
             "ended": self.trainer.ended,
             "train_seconds": round(time.perf_counter() - self._start, 1),
             "images_seen": images,
+            **({"samples": exposure._asdict()} if exposure else {}),
             "peak_rss_mb": peak_rss_mb(),
         }
         self._write()

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data import STEP, TrainLoader, derive_seed
+from .exposure import Exposure
 from .numerics import NON_FINITE_GRADIENT, NON_FINITE_LOSS, LossGuard, RollBack, Step, forward_or_nan
 
 
@@ -46,6 +47,7 @@ class TrainLoop(SimpleTrainer):
         self._seed, self._micro_batches = seed, micro_batches
         self._images_per_step = images_per_step
         self.samples = 0  # images that all processes have trained on since the start of the run
+        self.exposure: Exposure | None = Exposure()  # None in a run whose checkpoint does not tell
         self._mixed_precision = mixed_precision
         self._scaler = torch.amp.GradScaler("cuda", enabled=mixed_precision)
         self._guard = guard
@@ -59,21 +61,30 @@ class TrainLoop(SimpleTrainer):
             self._batches = iter(self.data_loader)
         self.optimizer.zero_grad()
         totals: dict[str, torch.Tensor] = {}
-        image_ids: list[Any] = []
+        records: list[dict[str, Any]] = []
         data_time = 0.0
         for number in range(self._micro_batches):
             start = time.perf_counter()
             batch = next(self._batches)
             data_time += time.perf_counter() - start
-            image_ids += [record.get("image_id") for record in batch]
+            records += batch
             for name, loss in self._backward(batch, number).items():
                 totals[name] = totals.get(name, 0.0) + loss.detach() / self._micro_batches
         if self._guard is None:
             self._write_metrics(totals, data_time)
             self._update()
         else:
+            image_ids = [record.get("image_id") for record in records]
             self._guarded_update(self._guard, totals, image_ids, data_time)
         self.samples += self._images_per_step
+        self._count(records)
+
+    def _count(self, records: list[dict[str, Any]]) -> None:
+        if self.exposure is None:
+            return
+        self.exposure = self.exposure.grown_by(records)
+        for name, count in self.exposure._asdict().items():
+            get_event_storage().put_scalar(f"samples/{name}", count, smoothing_hint=False)
 
     def _update(self) -> bool:
         """Whether there was one, or it failed for the scale of fp16's gradients alone, which then shrinks."""
@@ -121,8 +132,9 @@ class TrainLoop(SimpleTrainer):
         return comm.get_rank() * self._micro_batches + number
 
     def state_dict(self) -> dict[str, Any]:
-        """The host's state with the number of samples, and those of the scaler and the guard where in use."""
-        state = {**super().state_dict(), "samples": self.samples}
+        """The host's state with what the run has trained on, and of the scaler and guard in use."""
+        exposure = self.exposure and self.exposure._asdict()
+        state = {**super().state_dict(), "samples": self.samples, "exposure": exposure}
         if self._mixed_precision:
             state["grad_scaler"] = self._scaler.state_dict()
         if self._guard is not None:
@@ -133,6 +145,8 @@ class TrainLoop(SimpleTrainer):
         """Also of the host's loops, which count no samples: every iteration then had today's batch."""
         super().load_state_dict(state_dict)
         self.samples = state_dict.get("samples", (state_dict["iteration"] + 1) * self._images_per_step)
+        exposure = state_dict.get("exposure")
+        self.exposure = Exposure(**exposure) if exposure else None
         if self._mixed_precision and "grad_scaler" in state_dict:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
         if self._guard is not None and "loss_guard" in state_dict:

@@ -33,6 +33,7 @@ from .cascade_switch import build_cascade_switch
 from .checkpoints import Checkpoints
 from .doctor import check_up, count_images
 from .evaluating import Evaluation, tolerating_full_disks
+from .exposure import Exposure
 from .incidents import record_incident
 from .interruption import Interruption
 from .lock import only_run_in
@@ -97,6 +98,11 @@ class Trainer(DefaultTrainer):
     def samples(self) -> int:
         """Images that all processes have trained on since the start of the run, every visit counted."""
         return self._trainer.samples
+
+    @property
+    def exposure(self) -> Exposure | None:
+        """Images, instances and pixels that they have trained on; None where a resumed run does not tell."""
+        return self._trainer.exposure
 
     def build_hooks(self) -> list[HookBase]:
         """In the order in which they run after every iteration."""

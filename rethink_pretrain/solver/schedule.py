@@ -12,10 +12,11 @@ from ..errors import UserError
 REFERENCE_BATCH = 16  # images per iteration everywhere in the paper: 8 GPUs x 2 images
 ITERATIONS_1X = 90_000  # of 16 images; Detectron's name for its shortest standard schedule
 COCO_TRAIN2017_IMAGES = 118_287
+IMAGES_1X = ITERATIONS_1X * REFERENCE_BATCH
 
-# From 2x up the LR drops at fixed distances from the end (section 4). Shorter schedules, 1x among
-# them (60k and 80k of 90k), drop at these shares of their length; at 2x the two rules agree.
-_TAILS = (60_000, 20_000)  # iterations of 16 images
+# From 2x up the LR drops at fixed distances from the end (section 4), 60k and 20k iterations. Shorter
+# schedules, 1x among them (60k and 80k of 90k), drop at these shares of their length; at 2x both rules agree.
+_TAILS = (2 / 3, 2 / 9)  # of 1x
 _SHARES = (2 / 3, 8 / 9)
 
 _LENGTH = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<prefix>[kM]?)\s*(?P<unit>x|ep|images|iterations)")
@@ -31,12 +32,14 @@ class Schedule(NamedTuple):
     warmup_iters: int
 
 
-def parse_length(text: str, images_per_epoch: int = COCO_TRAIN2017_IMAGES) -> float:
+def parse_length(
+    text: str, images_per_epoch: int = COCO_TRAIN2017_IMAGES, images_1x: int = IMAGES_1X
+) -> float:
     """Training images, every visit counted, in "6x", "220k iterations", "73ep", "8.6M images" and the like.
 
-    "1x" is 90k iterations, and iterations have 16 images, whatever the batch and the data set; "ep"
-    counts passes over `images_per_epoch` images. Fractions are fine: "0.5x". Raises `UserError` for
-    anything else.
+    "1x" is `images_1x`, in the paper 90k iterations, and iterations have 16 images, whatever the batch and
+    the data set; "ep" counts passes over `images_per_epoch` images. Fractions are fine: "0.5x". Raises
+    `UserError` for anything else.
     """
     match = _LENGTH.fullmatch(text.strip())
     prefixed_unit = match is not None and match["prefix"] and match["unit"] in ("x", "ep")
@@ -48,7 +51,7 @@ def parse_length(text: str, images_per_epoch: int = COCO_TRAIN2017_IMAGES) -> fl
         )
     number, unit = float(match["number"]), match["unit"]
     if unit == "x":
-        return number * ITERATIONS_1X * REFERENCE_BATCH
+        return number * images_1x
     if unit == "ep":
         return number * images_per_epoch
     return number * _PREFIXES[match["prefix"]] * (REFERENCE_BATCH if unit == "iterations" else 1)
@@ -59,6 +62,7 @@ def build_schedule(
     images_per_batch: int = REFERENCE_BATCH,
     *,
     images_per_epoch: int = COCO_TRAIN2017_IMAGES,
+    images_1x: int = IMAGES_1X,
     reference_lr: float = 0.02,
     reference_warmup_iters: int = 500,
     drops: tuple[float, ...] = (),
@@ -70,12 +74,14 @@ def build_schedule(
     et al., arXiv 1706.02677, which the paper cites). The warm-up therefore spans the same images too.
 
     `drops` are iterations of 16 images before the end, or below 1 shares of the length; none is the
-    paper's rule. Raises `UserError` for an unknown length and for one too short for its drops.
+    paper's rule, scaled to `images_1x`. Raises `UserError` for an unknown length and for one too short for
+    its drops.
     """
-    images = parse_length(length, images_per_epoch)
+    images = parse_length(length, images_per_epoch, images_1x)
     scale = REFERENCE_BATCH / images_per_batch
     max_iter = round(images / images_per_batch)
-    drops = drops or (_TAILS if images >= 2 * ITERATIONS_1X * REFERENCE_BATCH else _SHARES)
+    tails = tuple(tail * images_1x / REFERENCE_BATCH for tail in _TAILS)
+    drops = drops or (tails if images >= 2 * images_1x else _SHARES)
     steps = tuple(round(drop * max_iter) if drop < 1 else max_iter - round(drop * scale) for drop in drops)
     if not all(before < after for before, after in zip((0, *steps), (*steps, max_iter))):
         raise UserError(

@@ -10,16 +10,10 @@ picture lies a map of semantic labels (`toy_labels`). Every picture depends on n
 (image size, seed, split, its index), so the bytes are the same for any number of workers.
 """
 
-import contextlib
 import itertools
 import json
-import multiprocessing
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +23,7 @@ from PIL import Image
 from ...errors import UserError
 from ...files import write_json
 from ...progress import Task, progress
+from .toy_folder import IN_PROGRESS, JPEG, SPLITS, check_arguments, is_finished, mapper, usable_cores
 from .toy_labels import KEYPOINT_NAMES, SKELETON, keypoint_annotation, no_keypoints, semantic_labels
 from .toy_render import (
     CATEGORIES,
@@ -43,10 +38,7 @@ from .toy_render import (
 
 GENERATOR = "rethink_pretrain toy detection set"
 VERSION = 2  # raise it whenever the same arguments give other bytes
-SPLITS = ("train", "val")
 LABEL_FOLDERS = tuple(f"sem_seg_{split}" for split in SPLITS)
-MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
-IN_PROGRESS = "in_progress.json"  # there from before the first picture until after the last json
 
 OBJECT_COUNTS = (0.04, 0.06, 0.10, 0.15, 0.15, 0.15, 0.15, 0.12, 0.08)  # probabilities of 0 to 8 objects
 LARGEST, SMALLEST, TINIEST = 1 / 2.2, 1 / 6, 1 / 20  # object sizes as shares of the image's long side
@@ -59,7 +51,6 @@ PLACING_TRIES = 12
 MIN_VISIBLE = 0.6  # share of the full silhouette
 MIN_PART_AREA = 2.0  # px^2; smaller splinters of an occluded object are not annotated
 MIN_AREA = 8.0  # px^2
-JPEG = {"quality": 92, "subsampling": 0}  # full colour resolution: the finest textures have periods of 4 px
 
 
 def visible_parts(
@@ -216,76 +207,15 @@ def _write_scene(task: tuple[str, int, int, int, int]) -> tuple[dict, list[dict]
     return record, [{**annotation, "image_id": record["id"]} for annotation in annotations]
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _mapper(num_workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator]]:
-    """An ordered, lazy `map` over `num_workers` processes; with one, the plain `map`."""
-    if num_workers == 1:
-        yield map
-        return
-    # A fork starts at once, while a fresh interpreter would first import our package and with it torch and
-    # Detectron2 for seconds. It is safe here: the workers use numpy, shapely and PIL alone, no threads and no
-    # accelerator. On macOS system libraries do not survive a fork.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_ignore_interrupts)
-    try:
-        yield lambda function, tasks: pool.map(function, tasks, chunksize=4)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read_info(path: Path) -> dict | None:
-    """The `info` of a json file of ours; None if there is no such thing."""
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))["info"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return info if isinstance(info, dict) and info.get("generator") == GENERATOR else None
-
-
 def _is_complete(output: Path, info: dict) -> bool:
     """Whether `output` holds the whole set that `info` describes.
 
     Raises `UserError` if it holds anything else than that set or a part of it.
     """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return False
-    found = [_read_info(output / name) for name in (IN_PROGRESS, *(f"{split}.json" for split in SPLITS))]
-    known = [other for other in found if other is not None]
-    if not known:
-        raise UserError(f"{output} is not an empty folder and not a toy set; choose another --output.")
-    for other in known:
-        if other != info:
-            there = ", ".join(f"{key}={other.get(key)}" for key in info if key != "generator")
-            raise UserError(
-                f"{output} holds a toy set with {there}; choose another --output or delete that folder."
-            )
+    finished = is_finished(output, info, [f"{split}.json" for split in SPLITS])
     wanted = [info["num_train"], info["num_val"]] * 2
     files = [len(list((output / folder).glob("*.*"))) for folder in (*SPLITS, *LABEL_FOLDERS)]
-    all_there = all(there >= needed for there, needed in zip(files, wanted))
-    return found == [None, info, info] and all_there
-
-
-def _usable_cores() -> int:
-    """Cores this process may use, which a container or a scheduler may have cut down; macOS cannot say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _check_arguments(num_train: int, num_val: int, image_size: int, seed: int, num_workers: int) -> None:
-    if not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
-        raise UserError(f"The image size must be {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE} px, got {image_size}.")
-    for name, value, least in (
-        ("training images", num_train, 0),
-        ("validation images", num_val, 0),
-        ("seed", seed, 0),
-        ("workers", num_workers, 1),
-    ):
-        if value < least:
-            raise UserError(f"At least {least} is needed for {name}, got {value}.")
+    return finished and all(there >= needed for there, needed in zip(files, wanted))
 
 
 def _write_split(
@@ -317,7 +247,7 @@ def _write_set(output: Path, info: dict, num_workers: int) -> None:
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / IN_PROGRESS, {"info": info})
     counts = (info["num_train"], info["num_val"])
-    with progress("Drawing", sum(counts)) as task, _mapper(num_workers) as run_map:
+    with progress("Drawing", sum(counts)) as task, mapper(num_workers) as run_map:
         documents = [_write_split(output, split, counts[split], info, run_map, task) for split in range(2)]
     for split, document in zip(SPLITS, documents, strict=True):
         write_json(output / f"{split}.json", document, indent=None)
@@ -340,8 +270,8 @@ def make_toy_dataset(
     `seconds`. Raises `UserError` for arguments out of range and for a folder that holds something else.
     """
     start = time.perf_counter()
-    num_workers = _usable_cores() if num_workers is None else num_workers
-    _check_arguments(num_train, num_val, image_size, seed, num_workers)
+    num_workers = usable_cores() if num_workers is None else num_workers
+    check_arguments(num_train, num_val, image_size, seed, num_workers)
     output = Path(output)
     info = {
         "generator": GENERATOR,
