@@ -35,6 +35,14 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # then follow from the json files. "" is off.
     cfg.RETHINK.DATA = CfgNode({"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""})
 
+    # With MODEL.META_ARCHITECTURE BackboneClassifier: pre-training of the backbone as a classifier. Two
+    # folders, also below $DETECTRON2_DATASETS, with a folder of pictures for each class; the number of
+    # classes follows from them.
+    cfg.RETHINK.CLASSIFIER = CfgNode({"TRAIN_IMAGES": "", "VAL_IMAGES": "", "NUM_CLASSES": 0})
+    # Side of its square input, px, and the smallest share of a picture, 0 to 1, that a training crop shows.
+    cfg.RETHINK.CLASSIFIER.IMAGE_SIZE = 224
+    cfg.RETHINK.CLASSIFIER.MIN_AREA = 0.08
+
     # What the doctor's grave findings do before the first step: "stop", "warn", or "off" for no examination.
     cfg.RETHINK.DOCTOR = "stop"
     # Share, 0 to 1, of the parameters that MODEL.WEIGHTS has to fill: of the backbone for a file that has

@@ -3,6 +3,8 @@
 from .bad_images import BadImage
 from .build import TrainLoader, build_train_loader, ended_workers, ignore_signals, micro_batch_size
 from .datasets import (
+    CLASSIFIER,
+    apply_image_folders,
     apply_own_data,
     check_datasets,
     check_num_classes,
@@ -15,18 +17,21 @@ from .datasets import (
     register_toy,
 )
 from .images import read_image
-from .mapper import RethinkDatasetMapper, build_augmentations
+from .mapper import RethinkDatasetMapper, build_augmentations, build_mapper
 from .pixel_statistics import list_images_of_dataset, list_images_of_json, measure_pixels, sample_files
 from .sampler import STEP, MicroBatchSampler, derive_seed, epoch_order
 
 __all__ = [
+    "CLASSIFIER",
     "STEP",
     "BadImage",
     "MicroBatchSampler",
     "RethinkDatasetMapper",
     "TrainLoader",
+    "apply_image_folders",
     "apply_own_data",
     "build_augmentations",
+    "build_mapper",
     "build_train_loader",
     "check_datasets",
     "check_num_classes",

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
 
 from ..errors import UserError, one_line
+from .classification import ClassificationMapper
+from .datasets.image_folders import CLASSIFIER
 from .images import MAX_PIXELS, RAW, read_image
 
 _IGNORED = 255  # the host's label of a pixel that no semantic loss sees
@@ -45,6 +47,13 @@ def _large_scale_jitter(cfg: CfgNode) -> list[T.Augmentation]:
         T.ResizeScale(*cfg.RETHINK.LSJ_SCALE, size, size),
         _FixedSizeCrop((size, size), pad_value=pad_value),
     ]
+
+
+def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The mapper of the model that `cfg` describes: of a detector, or of a classifier."""
+    if cfg.MODEL.META_ARCHITECTURE == CLASSIFIER:
+        return ClassificationMapper.from_config(cfg, is_train)
+    return RethinkDatasetMapper(cfg, is_train=is_train)
 
 
 class RethinkDatasetMapper(DatasetMapper):

@@ -15,7 +15,14 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import resolve_anew, scale_to
-from ..data import apply_own_data, check_datasets, check_num_classes, micro_batch_size, register_named
+from ..data import (
+    apply_image_folders,
+    apply_own_data,
+    check_datasets,
+    check_num_classes,
+    micro_batch_size,
+    register_named,
+)
 from ..errors import UserError
 from ..files import write_atomically, write_text
 from .changes import find_changes, refuse_another_batch
@@ -82,11 +89,12 @@ def _same_job(output: Path) -> bool:
 def register_datasets(cfg: CfgNode) -> None:
     """Register those of our data sets that `cfg` names. Every process of a run has to call it.
 
-    The user's own data of `cfg.RETHINK.DATA` become DATASETS.TRAIN and TEST; a SCHEDULE in epochs is then of
-    them.
+    The user's own data of `cfg.RETHINK.DATA`, or a classifier's folders, become DATASETS.TRAIN and TEST; a
+    SCHEDULE in epochs is then of them.
     """
     epoch = cfg.RETHINK.IMAGES_PER_EPOCH
     apply_own_data(cfg)
+    apply_image_folders(cfg)
     if cfg.RETHINK.SCHEDULE and epoch != cfg.RETHINK.IMAGES_PER_EPOCH:
         resolve_anew(cfg)
     register_named({*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST})

@@ -21,8 +21,8 @@ from .. import compat
 from ..checkpoint import RethinkCheckpointer
 from ..data import (
     BadImage,
-    RethinkDatasetMapper,
     TrainLoader,
+    build_mapper,
     build_train_loader,
     ignore_signals,
     micro_batch_size,
@@ -280,14 +280,14 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
         """The loader of this process, once the number of categories agrees with the model's."""
-        loader = build_train_loader(cfg, RethinkDatasetMapper(cfg, is_train=True))
+        loader = build_train_loader(cfg, build_mapper(cfg, is_train=True))
         check_categories(cfg, cfg.DATASETS.TRAIN)
         return loader
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> torch.utils.data.DataLoader:
         """The host's loader, once the number of categories agrees with the model's."""
-        mapper = RethinkDatasetMapper(cfg, is_train=False)
+        mapper = build_mapper(cfg, is_train=False)
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         check_categories(cfg, [dataset_name])
         loader.worker_init_fn = ignore_signals  # which reach the whole group of processes

@@ -10,6 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
 
 from ..errors import UserError
+from .classification import ClassificationEvaluator
 from .coco import RethinkCOCOEvaluator
 from .pascal_voc import RethinkPascalVOCEvaluator
 
@@ -62,7 +63,12 @@ def _panoptic(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     return DatasetEvaluators(evaluators)
 
 
+def _classification(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    return ClassificationEvaluator()
+
+
 EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
+    "classification": _classification,
     "coco": _coco,
     "coco_panoptic_seg": _panoptic,
     "pascal_voc": _pascal_voc,

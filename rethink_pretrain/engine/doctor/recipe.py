@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ...data import CLASSIFIER
 from ...solver.schedule import REFERENCE_BATCH
 from .parts import BACKBONE, FPN, area_of, is_sync_norm, norm_label, trainable_batch_norms
 from .patient import STOP, WARN, Finding, Patient, join_names
@@ -114,7 +115,7 @@ def check_batch(patient: Patient) -> list[Finding]:
 def check_length(patient: Patient) -> list[Finding]:
     """A schedule that is far too short for random weights. Sets below 10k images are not judged."""
     cfg = patient.cfg
-    if cfg.MODEL.WEIGHTS:
+    if cfg.MODEL.WEIGHTS or cfg.MODEL.META_ARCHITECTURE == CLASSIFIER:
         return []
     size = patient.num_images or cfg.RETHINK.IMAGES_PER_EPOCH
     images = cfg.SOLVER.MAX_ITER * cfg.SOLVER.IMS_PER_BATCH
