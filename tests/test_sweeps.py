@@ -129,47 +129,63 @@ class TestState:
         assert read_state(run).kind == "unfinished"
 
 
-class TestExecuteOne:
+class TestExecute:
     """With a script in place of the training; it writes one row at a time."""
 
     SCRIPT = """
-        import json, pathlib, sys, time
+        import json, os, pathlib, sys, time
         output = pathlib.Path(sys.argv[1])
         output.mkdir()
         (output / "config.yaml").write_text("SOLVER: {MAX_ITER: 10}")
         for iteration in (3, 9):
             with (output / "metrics.json").open("a") as file:
-                print(json.dumps({"iteration": iteration}), file=file)
+                print(json.dumps({"iteration": iteration, "bbox/AP": 5.0}), file=file)
             time.sleep(0.3)
-        print("said")
+        (output / "run.json").write_text('{"sessions": [{"end_iter": 10}]}')
+        print("said", os.environ.get("OMP_NUM_THREADS"))
         raise SystemExit(int(sys.argv[2]))
     """
 
     @pytest.fixture
-    def execute(self, tmp_path, monkeypatch):
-        """Execute the script as a run called r that ends with the given status."""
+    def tool(self, tmp_path, monkeypatch):
         spec = importlib.util.spec_from_file_location("sweep", REPOSITORY / "tools" / "sweep.py")
         tool = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(tool)
         monkeypatch.setattr(tool, "POLL_SECONDS", 0.05)
         monkeypatch.setattr("rethink_pretrain.progress.REDRAW_PERIOD", 0)
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         (tmp_path / "script.py").write_text(textwrap.dedent(self.SCRIPT))
-        run = Run("r", TOY_CONFIG, [], tmp_path / "r")
-        return lambda status: tool.execute_one(
-            run, [str(tmp_path / "script.py"), str(run.output), str(status)]
+        script = str(tmp_path / "script.py")
+        monkeypatch.setattr(
+            tool, "command_of", lambda run, num_gpus, resume: [script, str(run.output), *run.opts]
         )
+        return tool
 
-    def test_a_bar_over_its_iterations(self, execute, tmp_path):
+    def test_a_bar_over_its_iterations(self, tool, tmp_path):
         with Terminal() as terminal:
-            execute(0)
-        shown = [" ".join(line.split()[2:3]) for line in terminal.lines]
+            tool.execute([Run("r", TOY_CONFIG, ["0"], tmp_path / "r")], 1, at_once=1)
+        shown = [" ".join(line.split()[2:3]) for line in terminal.lines if line.startswith("r ")]
         assert shown[0] == "0/?" and "4/10" in shown and shown[-1] == "10/10"
-        assert (tmp_path / "r.log").read_text() == "said\n"
+        assert (tmp_path / "r.log").read_text() == "said None\n"
 
-    def test_failure(self, execute, capsys):
+    def test_failure(self, tool, tmp_path, capsys):
+        runs = [Run(name, TOY_CONFIG, [status], tmp_path / name) for name, status in (("r", "2"), ("s", "0"))]
         with pytest.raises(UserError, match=r"r ended with status 2; all it said is in .*r\.log"):
-            execute(2)
-        assert capsys.readouterr().err == "  said\n"
+            tool.execute(runs, 1, at_once=1)
+        assert "  said None\n" in capsys.readouterr().err
+        assert not runs[1].output.exists()
+
+    def test_two_at_once_share_the_cores(self, tool, tmp_path, monkeypatch, capsys):
+        monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3, 4}, raising=False)
+        runs = [Run(name, TOY_CONFIG, ["0"], tmp_path / name) for name in "abc"]
+        tool.execute(runs, 1, at_once=2)
+        said = capsys.readouterr().out.splitlines()
+        assert said[:2] == ["[1 of 3] a: training", "[2 of 3] b: training"]
+        assert said.index("[3 of 3] c: training") >= 2
+        assert sum(line.endswith(": finished, AP 5.00") for line in said) == 3
+        assert (tmp_path / "a.log").read_text() == "said 2\n"
+        tool.execute(runs, 1, at_once=2)
+        assert capsys.readouterr().out.count("finished before") == 3
 
 
 class TestTool:

@@ -6,6 +6,7 @@ off; --status says how far each is.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -29,6 +30,9 @@ def parse_args() -> argparse.Namespace:
     action.add_argument("--run", action="store_true", help="execute them")
     action.add_argument("--status", action="store_true", help="run, state, iteration and AP as a table")
     parser.add_argument("--num-gpus", type=int, default=1, help="of every run")
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="runs at a time, which share the machine"
+    )
     parser.add_argument("--output", default="output/sweeps", metavar="DIR", help="holds <sweep>/<run>")
     return parser.parse_args()
 
@@ -77,63 +81,106 @@ def print_status(runs: list) -> None:
     print(", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())))
 
 
-def execute(runs: list, num_gpus: int) -> None:
-    """All that are not finished; stops at the first that fails."""
+def execute(runs: list, num_gpus: int, at_once: int) -> None:
+    """All that are not finished, `at_once` of them at a time; a failure stops the others."""
     from rich.console import Console
 
-    from rethink_pretrain.analysis.sweeps import read_state
-
-    console = Console(highlight=False, soft_wrap=True)
-    for number, run in enumerate(runs, start=1):
-        label = f"[{number} of {len(runs)}] {run.name}"
-        state = read_state(run.output)
-        if state.kind == "finished":
-            console.print(f"{label}: finished before", markup=False)
-            continue
-        resume = state.kind == "unfinished"
-        note = f", resumed at {state.iteration}" if resume else ""
-        console.print(f"{label}: training{note}", markup=False)
-        execute_one(run, command_of(run, num_gpus, resume))
-        state = read_state(run.output)
-        if state.kind != "finished":
-            raise failure(f"{run.name} ended at iteration {state.iteration} of {state.total}, unevaluated.")
-        ap = "no AP" if state.ap is None else f"AP {state.ap:.2f}"
-        console.print(f"{label}: finished, {ap}", markup=False)
-
-
-def execute_one(run, command: list[str]) -> None:
-    """Its output goes to <run>.log beside its folder; a bar tells its iteration."""
-    from rethink_pretrain.analysis.sweeps import read_state
     from rethink_pretrain.progress import progress
 
-    run.output.parent.mkdir(parents=True, exist_ok=True)
-    log = run.output.with_name(f"{run.name}.log")
-    state = read_state(run.output)
-    bar = progress(run.name, state.total or None, done=state.iteration)
-    with log.open("a", encoding="utf-8") as file, bar as task:
-        # A session of its own: Ctrl-C reaches it once, from below, and not from the terminal as well.
-        process = subprocess.Popen(
-            [sys.executable, *command], stdout=file, stderr=file, start_new_session=True
-        )
+    console = Console(highlight=False, soft_wrap=True)
+    waiting, jobs = list(enumerate(runs, start=1)), []
+    with progress("runs", len(runs)) as task:
         try:
-            while process.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=POLL_SECONDS)
-                state = read_state(run.output)
-                task.move_to(state.iteration, state.total or None)
-        except BaseException:
-            stop(process)
-            raise
-    if process.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-        print("\n".join(f"  {line}" for line in lines), file=sys.stderr)
-        raise failure(f"{run.name} ended with status {process.returncode}; all it said is in {log}.")
+            while waiting or jobs:
+                while waiting and len(jobs) < at_once:
+                    number, run = waiting.pop(0)
+                    label = f"[{number} of {len(runs)}] {run.name}"
+                    jobs += begin(run, label, num_gpus, at_once, console)
+                for job in [job for job in jobs if job.has_ended()]:
+                    jobs.remove(job)
+                    console.print(f"{job.label}: finished, {job.result()}", markup=False)
+                task.move_to(len(runs) - len(waiting) - len(jobs))
+        finally:
+            for job in jobs:
+                job.stop()
+
+
+def begin(run, label: str, num_gpus: int, at_once: int, console) -> list:
+    """The job of a run, in a list; [] where the run is finished."""
+    from rethink_pretrain.analysis.sweeps import read_state
+
+    state = read_state(run.output)
+    if state.kind == "finished":
+        console.print(f"{label}: finished before", markup=False)
+        return []
+    resume = state.kind == "unfinished"
+    note = f", resumed at {state.iteration}" if resume else ""
+    console.print(f"{label}: training{note}", markup=False)
+    return [Job(run, label, command_of(run, num_gpus, resume), at_once)]
+
+
+class Job:
+    """A run whose output goes to <run>.log beside its folder; a bar tells its iteration."""
+
+    def __init__(self, run, label: str, command: list[str], at_once: int = 1):
+        from rethink_pretrain.analysis.sweeps import read_state
+        from rethink_pretrain.progress import start
+
+        self.run, self.label = run, label
+        run.output.parent.mkdir(parents=True, exist_ok=True)
+        self._log = run.output.with_name(f"{run.name}.log")
+        state = read_state(run.output)
+        self._bar = start(run.name, state.total or None, done=state.iteration)
+        with self._log.open("a", encoding="utf-8") as file:
+            # A session of its own: Ctrl-C reaches it once, from below, and not from the terminal as well.
+            self._process = subprocess.Popen(
+                [sys.executable, *command],
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                env=shared_cores(at_once),
+            )
+
+    def has_ended(self) -> bool:
+        """After a moment in which it may; moves the bar."""
+        from rethink_pretrain.analysis.sweeps import read_state
+
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=POLL_SECONDS)
+        state = read_state(self.run.output)
+        self._bar.move_to(state.iteration, state.total or None)
+        return self._process.returncode is not None
+
+    def result(self) -> str:
+        """The AP in words. Raises `UserError` where the run failed."""
+        from rethink_pretrain.analysis.sweeps import read_state
+
+        status, name = self._process.returncode, self.run.name
+        self._bar.stop(complete=status == 0)
+        if status:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+            print("\n".join(f"  {line}" for line in lines), file=sys.stderr)
+            raise failure(f"{name} ended with status {status}; all it said is in {self._log}.")
+        state = read_state(self.run.output)
+        if state.kind != "finished":
+            raise failure(f"{name} ended at iteration {state.iteration} of {state.total}, unevaluated.")
+        return "no AP" if state.ap is None else f"AP {state.ap:.2f}"
+
+    def stop(self) -> None:
+        """The run and its bar; the run can be resumed."""
+        stop(self._process)
+        self._bar.stop(complete=False)
+
+
+def shared_cores(at_once: int) -> dict[str, str]:
+    """The environment of a run beside others: torch's threads would otherwise fill all cores for each."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = {"OMP_NUM_THREADS": str(max(1, cores // at_once))} if at_once > 1 else {}
+    return {**threads, **os.environ}
 
 
 def stop(process: subprocess.Popen) -> None:
     """As Ctrl-C in its own terminal would; killed if it does not listen."""
-    import os
-
     for signum in (signal.SIGINT, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signum)
@@ -160,7 +207,7 @@ def main() -> None:
         if args.status:
             print_status(runs)
         elif args.run:
-            execute(runs, args.num_gpus)
+            execute(runs, args.num_gpus, max(args.at_once, 1))
         else:
             print_commands(runs, args.num_gpus)
 
