@@ -38,7 +38,7 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # With MODEL.META_ARCHITECTURE BackboneClassifier: pre-training of the backbone as a classifier. Two
     # folders, also below $DETECTRON2_DATASETS, with a folder of pictures for each class; the number of
     # classes follows from them.
-    cfg.RETHINK.CLASSIFIER = CfgNode({"TRAIN_IMAGES": "", "VAL_IMAGES": "", "NUM_CLASSES": 0})
+    cfg.RETHINK.CLASSIFIER = CfgNode({"TRAIN_IMAGES": "", "VAL_IMAGES": "", "NUM_CLASSES": 1000})
     # Side of its square input, px, and the smallest share of a picture, 0 to 1, that a training crop shows.
     cfg.RETHINK.CLASSIFIER.IMAGE_SIZE = 224
     cfg.RETHINK.CLASSIFIER.MIN_AREA = 0.08
