@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all docs lint format clean
+.PHONY: help setup demo study test test-all docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -31,6 +31,13 @@ test: $(STAMP) ## the tests that take seconds
 
 test-all: $(STAMP) ## all tests, also those that are slow, need the network or a GPU
 	$(BIN)/python -m pytest -m ""
+
+study: $(STAMP) ## the toy study: 60 runs, about two hours on two CPU cores, into output/study
+	$(BIN)/python tools/make_toy_dataset.py --output datasets/toy
+	$(BIN)/python tools/make_toy_dataset.py --classification --output datasets/toy_classes
+	[ -f output/pretrain_R_18_gn/backbone.pth ] || \
+	  OMP_NUM_THREADS=1 $(BIN)/python tools/pretrain_backbone.py --config-file configs/toy/pretrain_R_18_gn.yaml
+	OMP_NUM_THREADS=1 $(BIN)/python tools/sweep.py toy_study --run --at-once 2
 
 docs: $(STAMP) ## the documentation as pages, into output/docs
 	@$(PIP) install -q --no-build-isolation -c $(CONSTRAINTS) -e ".[docs]"

@@ -42,6 +42,7 @@ setup(
         "pyyaml",
         "jinja2",
         "safetensors",
+        "scipy",
     ],
     extras_require={
         "raw": RAW,

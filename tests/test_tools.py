@@ -12,6 +12,9 @@ import yaml
 from conftest import REPOSITORY, SHORT_RUN, TOY_CONFIG
 from PIL import Image
 
+from rethink_pretrain.data.datasets.toy_classes import make_toy_classification
+from rethink_pretrain.errors import UserError
+
 SCRATCH_6X = str(REPOSITORY / "configs" / "scratch_6x.yaml")
 
 
@@ -71,15 +74,19 @@ def test_the_hosts_own_warnings_are_not_shown(tmp_path):
         ("bench_reliability.py", "--stock"),
         ("check_configs.py", "--update"),
         ("compare_runs.py", "--force"),
+        ("convert_weights.py", "--layout"),
+        ("count_samples.py", "--train-json"),
         ("demo.py", "--output"),
         ("doctor.py", "--no-weights"),
         ("export_model.py", "--checkpoint"),
         ("launch_slurm.py", "--max-requeues"),
         ("make_coco_subset.py", "--stratified"),
         ("make_tables.py", "--check"),
-        ("make_toy_dataset.py", "--image-size"),
+        ("make_toy_dataset.py", "--classification"),
         ("measure_pixels.py", "--num-images"),
+        ("plan.py", "--probe"),
         ("predict.py", "--min-score"),
+        ("pretrain_backbone.py", "--train-images"),
         ("simulate_scaling.py", "--assume"),
         ("status.py", "--json"),
         ("sweep.py", "--status"),
@@ -125,44 +132,44 @@ def demo():
     return module
 
 
-def test_demo_leaves_pictures_and_a_summary_and_runs_twice(demo, datasets, tmp_path, monkeypatch, capsys):
+def test_demo_compares_both_arms(demo, datasets, tmp_path, monkeypatch, capfd):
     output = tmp_path / "demo"
-    monkeypatch.setattr(demo, "make_data", lambda: datasets / "toy")
-    opts = [*SHORT_RUN, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
-    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(output), *opts])
-    for _ in range(2):
-        demo.main()
-        summary = json.loads((output / "summary.json").read_text())
-        assert set(summary) == {
-            *("box_ap", "mask_ap", "train_seconds", "peak_rss_mb", "iterations", "versions"),
-        }
-        assert summary["iterations"] == 6 and 0 <= summary["box_ap"] < 60 and summary["train_seconds"] > 0
-        for name in ("curve.png", "predictions.png"):
-            assert min(Image.open(output / name).size) > 300
-    assert "[4/4] Done: box AP" in capsys.readouterr().out
+    make_toy_classification(datasets / "toy_classes", 16, 8, 64, seed=0, num_workers=1)
+    monkeypatch.setattr("rethink_pretrain.engine.jobs.POLL_SECONDS", 0.2)
+    short = ["SOLVER.IMS_PER_BATCH", "4", "RETHINK.SCHEDULE", "16 images", "RETHINK.DROPS", "(0.5, 0.75)"]
+    demo.open_folder(output)
+    demo.train(
+        output,
+        [*SHORT_RUN, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"],
+        [*short, "RETHINK.REFERENCE_WARMUP_ITERS", "0"],
+    )
+    demo.draw(output, datasets)
+    demo.report(output, demo.summarize(output, 100.0))
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["scratch"]["samples"] == summary["finetune"]["samples"]
+    assert summary["pretraining"]["samples"] == {"images": 16, "instances": 16, "pixels": 16 * 64 * 64}
+    for arm in ("scratch", "finetune"):
+        assert summary[arm]["iterations"] == 6 and 0 <= summary[arm]["box_ap"] < 60
+    for name in ("curve.png", "predictions.png"):
+        assert min(Image.open(output / name).size) > 300
+    assert "backbone.pth" in (output / "report.html").read_text()
+    assert "[5/5] Done in 1.7 min. After 6 iterations, box AP" in capfd.readouterr().out
+    record = json.loads((output / "finetune" / "run.json").read_text())["sessions"][0]
+    assert record["weights"]["coverage"] == 1.0 and record["weights"]["unexpected"] == 0
+    assert record["weights"]["pretraining"]["images"] == 16
 
 
-@pytest.mark.parametrize("checkpoint", [True, False])
-def test_an_interrupted_demo_continues(demo, datasets, tmp_path, monkeypatch, checkpoint):
+def test_folders_of_a_demo(demo, tmp_path):
+    """A finished one starts anew, an unfinished one goes on, one of somebody else stays as it is."""
     output = tmp_path / "demo"
-    monkeypatch.setattr(demo, "make_data", lambda: datasets / "toy")
-    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(output), *SHORT_RUN])
-    demo.run(output, SHORT_RUN)  # as far as its last checkpoint, without a summary
-    if not checkpoint:
-        for path in (output / "last_checkpoint", *output.glob("model_*")):
-            path.unlink()
-    demo.main()
-    sessions = json.loads((output / "run.json").read_text())["sessions"]
-    assert [session["start_iter"] for session in sessions] == [0, 6 if checkpoint else 0]
-    assert json.loads((output / "summary.json").read_text())["box_ap"] >= 0
-
-
-def test_the_demo_deletes_no_folder_of_another(demo, datasets, tmp_path, monkeypatch, capsys):
-    for name, text in (("summary.json", "{}"), ("metrics.json", "{}"), ("notes.txt", "mine")):
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(demo, "make_data", lambda: datasets / "toy")
-    monkeypatch.setattr(sys, "argv", ["demo.py", "--output", str(tmp_path), *SHORT_RUN])
-    with pytest.raises(SystemExit):
-        demo.main()
-    assert "already holds a run" in capsys.readouterr().err
+    demo.open_folder(output)
+    (output / "half").write_text("done")
+    demo.open_folder(output)
+    assert (output / "half").is_file()
+    (output / "summary.json").write_text("{}")
+    demo.open_folder(output)
+    assert [path.name for path in output.iterdir()] == ["demo.json"]
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="something else than a demo"):
+        demo.open_folder(tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"

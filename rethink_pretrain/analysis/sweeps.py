@@ -22,12 +22,16 @@ class Run(NamedTuple):
 
 
 class State(NamedTuple):
-    """`kind` is "pending" (no run there), "unfinished" or "finished". `total` is 0 where it is not known."""
+    """`kind` is "pending" (no run there), "unfinished" or "finished". `total` is 0 where it is not known.
+
+    `ap` is the last one, of boxes where there are boxes; a classifier has a top-1 accuracy for it.
+    """
 
     kind: str
     iteration: int = 0
     total: int = 0
     ap: float | None = None
+    metric: str = "AP"
 
 
 def read_sweep(path: str | Path, root: str | Path = "output/sweeps") -> list[Run]:
@@ -120,7 +124,8 @@ def read_state(output: str | Path) -> State:
     ap = (box or measured or [(0, None)])[-1][1]
     stopped = str(sessions[-1].get("ended", "")).startswith("stopped")
     kind = "finished" if stopped or (ended and evaluated) else "unfinished"
-    return State(kind, min(iteration, total) if total else iteration, total, ap)
+    metric = "top-1" if any("classification/top1" in row for row in rows) else "AP"
+    return State(kind, min(iteration, total) if total else iteration, total, ap, metric)
 
 
 def load_part(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def record(tmp_path):
 
 
 def test_the_middle_in_testing(record):
-    """The short side of 60 px becomes 37 (32 / 0.875); of 49 x 37 px columns 8 to 40 and rows 2 to 34 stay."""
+    """The short side of 60 px becomes 37 (32 / 0.875); of 49 x 37 px columns 8 to 40, rows 2 to 34 stay."""
     mapped = mapper(is_train=False)(record)
     assert mapped["image"].shape == (3, 32, 32) and mapped["image"].dtype == torch.uint8
     assert mapped["label"] == 3 and "image" not in record
