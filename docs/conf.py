@@ -131,7 +131,7 @@ def write_keys(app: object) -> None:
     add_rethink_config(cfg)
     lines, comment, terms = [], [], []
     for line in [*map(str.strip, inspect.getsource(inspect.getmodule(add_rethink_config)).splitlines()), ""]:
-        key = re.match(r"cfg\.([A-Z_.]+) = (.*)", line)
+        key = re.match(r"cfg\.([A-Z0-9_.]+) = (.*)", line)
         if key and key[2] != "CfgNode()":
             value = functools.reduce(getattr, key[1].split("."), cfg)
             value = dict(value) if isinstance(value, CfgNode) else value

@@ -35,10 +35,13 @@ def add_rethink_config(cfg: CfgNode) -> None:
     # then follow from the json files. "" is off.
     cfg.RETHINK.DATA = CfgNode({"TRAIN_JSON": "", "TRAIN_IMAGES": "", "VAL_JSON": "", "VAL_IMAGES": ""})
 
-    # With MODEL.META_ARCHITECTURE BackboneClassifier: pre-training of the backbone as a classifier. Two
-    # folders, also below $DETECTRON2_DATASETS, with a folder of pictures for each class; the number of
+    # Pre-training of the backbone, with MODEL.META_ARCHITECTURE BackboneClassifier.
+    cfg.RETHINK.CLASSIFIER = CfgNode()
+    # Folders, also below $DETECTRON2_DATASETS, with a folder of pictures for each class; the number of
     # classes follows from them.
-    cfg.RETHINK.CLASSIFIER = CfgNode({"TRAIN_IMAGES": "", "VAL_IMAGES": "", "NUM_CLASSES": 1000})
+    cfg.RETHINK.CLASSIFIER.TRAIN_IMAGES = ""
+    cfg.RETHINK.CLASSIFIER.VAL_IMAGES = ""
+    cfg.RETHINK.CLASSIFIER.NUM_CLASSES = 1000
     # Side of its square input, px, and the smallest share of a picture, 0 to 1, that a training crop shows.
     cfg.RETHINK.CLASSIFIER.IMAGE_SIZE = 224
     cfg.RETHINK.CLASSIFIER.MIN_AREA = 0.08
