@@ -33,11 +33,17 @@ test-all: $(STAMP) ## all tests, also those that are slow, need the network or a
 	$(BIN)/python -m pytest -m ""
 
 study: $(STAMP) ## the toy study: 60 runs, about two hours on two CPU cores, into output/study
-	$(BIN)/python tools/make_toy_dataset.py --output datasets/toy
-	$(BIN)/python tools/make_toy_dataset.py --classification --output datasets/toy_classes
-	[ -f output/pretrain_R_18_gn/backbone.pth ] || \
-	  OMP_NUM_THREADS=1 $(BIN)/python tools/pretrain_backbone.py --config-file configs/toy/pretrain_R_18_gn.yaml
+	$(BIN)/python tools/make_toy_dataset.py --output $${DETECTRON2_DATASETS:-datasets}/toy
+	$(BIN)/python tools/make_toy_dataset.py --classification --output $${DETECTRON2_DATASETS:-datasets}/toy_classes
+	[ -f output/pretrain_R_18_gn/backbone.pth ] || OMP_NUM_THREADS=1 $(BIN)/python tools/pretrain_backbone.py \
+	  --resume --config-file configs/toy/pretrain_R_18_gn.yaml
 	OMP_NUM_THREADS=1 $(BIN)/python tools/sweep.py toy_study --run --at-once 2
+	$(BIN)/python tools/compare_runs.py output/sweeps/toy_study/*x_seed? --margin 1 --output output/study/report.html \
+	  --figures output/study/figures --json output/study/comparison.json
+	$(BIN)/python tools/compare_runs.py output/sweeps/toy_study/*@10_seed? --margin 1 \
+	  --output output/study/report_10_percent.html --json output/study/comparison_10_percent.json
+	$(BIN)/python tools/compare_runs.py output/sweeps/toy_study/*@1_seed? --margin 1 \
+	  --output output/study/report_1_percent.html --json output/study/comparison_1_percent.json
 
 docs: $(STAMP) ## the documentation as pages, into output/docs
 	@$(PIP) install -q --no-build-isolation -c $(CONSTRAINTS) -e ".[docs]"
