@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..errors import UserError
-from .runs import RunData
+from .runs import UNKNOWN, RunData
 
 ABSENT = "(absent)"
 
@@ -15,6 +15,8 @@ _STUDIED = {
     *("MODEL.WEIGHTS", "MODEL.BACKBONE.FREEZE_AT"),
     *("RETHINK.SCHEDULE", "RETHINK.IMAGES_PER_EPOCH", "SOLVER.MAX_ITER", "SOLVER.STEPS"),
 }
+# What weights demand of the model and of its input: it may differ between arms, and only between arms.
+_OF_WEIGHTS = {"MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT", "MODEL.RESNETS.STRIDE_IN_1X1"}
 # What changes no result, or, as the seed, only by chance.
 _HARMLESS = {
     *("SEED", "OUTPUT_DIR", "VERSION", "VIS_PERIOD", "CUDNN_BENCHMARK"),
@@ -23,7 +25,7 @@ _HARMLESS = {
     *("RETHINK.REFERENCE_EVAL_PERIOD", "RETHINK.REFERENCE_CHECKPOINT_PERIOD"),
     *("RETHINK.DOCTOR", "RETHINK.MIN_COVERAGE"),
 }
-_HARMLESS_NODE = "RETHINK.WATCH."
+_HARMLESS_NODES = ("RETHINK.WATCH.", "RETHINK.CLASSIFIER.")  # the latter of pre-training
 # How a batch is split: harmless but for norms with statistics of what passes through the model at once.
 _SPLITTING = {"RETHINK.MICRO_BATCH", "RETHINK.IMAGES_PER_GPU"}
 
@@ -50,7 +52,7 @@ def differences(runs: Sequence[RunData]) -> list[Difference]:
     for key in sorted(set().union(*known)):
         if any(of_one.get(key, ABSENT) != known[0].get(key, ABSENT) for of_one in known):
             values = [of_one.get(key, ABSENT) for of_one in facts]
-            ret.append(Difference(key, values, _is_allowed(key, runs)))
+            ret.append(Difference(key, values, _is_allowed(key, runs) or _follows_arms(key, runs, values)))
     digests = [data_digests(run) for run in runs]
     if len(set(digests) - {""}) > 1:
         values = [digest or ABSENT for digest in digests]
@@ -59,9 +61,14 @@ def differences(runs: Sequence[RunData]) -> list[Difference]:
 
 
 def obstacles(runs: Sequence[RunData]) -> list[str]:
-    """Why the runs may not be compared, a line for each reason; [] if they may."""
+    """Why the runs may not be compared, a line for each reason; [] if they may.
+
+    A run without a config passes where the user has named its arm.
+    """
     ret = [
-        f"{run.name} has no config.yaml, so how it was trained is unknown" for run in runs if not run.config
+        f"{run.name} has no config.yaml, so how it was trained is unknown"
+        for run in runs
+        if run.arm == UNKNOWN
     ]
     for key, values, allowed in differences(runs):
         if not allowed:
@@ -77,8 +84,9 @@ def check_comparable(runs: Sequence[RunData]) -> None:
     """Raises `UserError` with the first few obstacles, if there are any."""
     if reasons := obstacles(runs):
         more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        hint = "ARM=RUN names what such a run started from; " if any(r.arm == UNKNOWN for r in runs) else ""
         raise UserError(
-            f"These runs are no comparison of initialisations: {'; '.join(reasons[:_SHOWN])}{more}. "
+            f"These runs are no comparison of initialisations: {'; '.join(reasons[:_SHOWN])}{more}. {hint}"
             "--force compares them with a warning on the page."
         )
 
@@ -108,7 +116,13 @@ def _facts(run: RunData) -> dict[str, Any]:
 def _is_allowed(key: str, runs: Sequence[RunData]) -> bool:
     if key in _SPLITTING:
         return not any(_has_batch_statistics(run.config) for run in runs)
-    return key in _STUDIED or key in _HARMLESS or key.startswith(_HARMLESS_NODE)
+    return key in _STUDIED or key in _HARMLESS or key.startswith(_HARMLESS_NODES)
+
+
+def _follows_arms(key: str, runs: Sequence[RunData], values: Sequence[Any]) -> bool:
+    """Whether it belongs to the weights, and runs of one arm agree."""
+    of_arm = {(run.arm, in_words(value)) for run, value in zip(runs, values, strict=True) if run.config}
+    return key in _OF_WEIGHTS and len(of_arm) == len({arm for arm, _ in of_arm})
 
 
 def _has_batch_statistics(config: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """What a run measured, against iterations, images, epochs or hours."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,11 +10,32 @@ from .runs import RunData, series
 
 Curve = list[tuple[float, float]]  # (position on the axis, value), by rising position
 
+
+class Spread(NamedTuple):
+    """What several runs measured at one point of an axis."""
+
+    position: float  # mean, as seeds differ in hours
+    mean: float
+    low: float
+    high: float
+
+
+class Fit(NamedTuple):
+    """How well a run fitted its training data when it was evaluated."""
+
+    steps: int
+    loss: float  # total training loss, mean since the evaluation before
+    value: float
+
+
 AXES = {
     "iterations": "iterations",
     "images": "images seen",
+    "instances": "instances seen",
+    "pixels": "pixels seen",
     "epochs": "epochs",
     "hours": "hours of training steps",
+    "gpu-hours": "GPU-hours of training steps",
 }
 
 
@@ -27,17 +49,46 @@ def curve(run: RunData, metric: str, axis: str = "images") -> Curve:
     return sorted((x, y) for x, y in points.items() if np.isfinite(y))
 
 
+def spread(runs: Sequence[RunData], metric: str, axis: str = "images") -> list[Spread]:
+    """Mean, lowest and highest value of `runs` where all of them were measured, by rising position."""
+    found = []
+    for run in runs:
+        points = {int(steps): value for steps, value in curve(run, metric, "iterations")}
+        found.append(dict(zip(points, zip(positions(run, list(points), axis), points.values()), strict=True)))
+    ret = []
+    for steps in sorted(set.intersection(*map(set, found))):
+        places, values = zip(*(points[steps] for points in found), strict=True)
+        ret.append(Spread(float(np.mean(places)), float(np.mean(values)), min(values), max(values)))
+    return ret
+
+
+def fits(run: RunData, metric: str) -> list[Fit]:
+    """Training loss and `metric` of each evaluation; [] where the metrics hold no loss."""
+    losses = curve(run, "total_loss", "iterations")
+    ret, before = [], 0
+    for steps, value in curve(run, metric, "iterations"):
+        since = [loss for at, loss in losses if before < at <= steps]
+        ret += [Fit(int(steps), float(np.mean(since)), value)] if since else []
+        before = steps
+    return ret
+
+
 def positions(run: RunData, steps: Sequence[int], axis: str) -> list[float]:
     """Where on `axis` the run was after each number of training steps.
 
-    Images count at every visit. An epoch is as many images as the training set had, by run.json. Hours are
-    the logged seconds of an iteration, medians of the last few, times the iterations: without evaluations,
-    checkpoints, starts, and what a resume did a second time. Raises `UserError` as `curve`.
+    Images, instances and pixels count at every visit, the last two by the run's own counters. An epoch is as
+    many images as the training set had, by run.json. Hours are the logged seconds of an iteration, medians of
+    the last few, times the iterations: without evaluations, checkpoints, starts, and what a resume did a
+    second time; GPU-hours are those of all processes. Raises `UserError` as `curve`.
     """
     if axis == "iterations":
         return list(steps)
     if axis == "hours":
         return _hours(run, steps)
+    if axis == "gpu-hours":
+        return _gpu_hours(run, steps)
+    if axis in ("instances", "pixels"):
+        return _counted(run, steps, axis)
     if axis not in AXES:
         raise ValueError(f"Unknown axis {axis!r}. Choose from {sorted(AXES)}.")
     batch = run.images_per_step
@@ -73,6 +124,22 @@ def _hours(run: RunData, steps: Sequence[int]) -> list[float]:
     return list(np.interp(steps, done, spent / 3600))
 
 
+def _gpu_hours(run: RunData, steps: Sequence[int]) -> list[float]:
+    told = {session.get("hardware", {}).get("processes") for session in run.sessions}
+    if len(told) != 1 or None in told:
+        raise UserError(f"{run.name}: no run.json that tells one number of processes; take hours.")
+    (processes,) = told
+    return [hours * processes for hours in _hours(run, steps)]
+
+
+def _counted(run: RunData, steps: Sequence[int], what: str) -> list[float]:
+    """By the counters in its rows; a row speaks for all steps until it."""
+    iterations, counts = series(run.rows, f"samples/{what}")
+    if not iterations:
+        raise UserError(f"{run.name}: its metrics hold no samples/{what}; take images or iterations.")
+    return list(np.interp(steps, [0, *run.steps_done(iterations)], [0, *counts]))
+
+
 def thinned(points: Curve, number: int = 200) -> Curve:
     """At most `number` points: means of the points in as many equal parts of the axis."""
     if len(points) <= number:
@@ -82,16 +149,3 @@ def thinned(points: Curve, number: int = 200) -> Curve:
     counts = np.bincount(parts, minlength=number)
     means = [np.bincount(parts, values, number)[counts > 0] / counts[counts > 0] for values in (x, y)]
     return list(zip(*(values.tolist() for values in means), strict=True))
-
-
-def at_equal_positions(curves: Sequence[Curve], number: int = 12) -> list[tuple[float, list[float | None]]]:
-    """Positions at which at least two curves were measured, and the value of each curve there, or None.
-
-    Nothing is interpolated. Of many positions, `number` are left, evenly spaced over the list, and the ends
-    of the curves.
-    """
-    values = [dict(points) for points in curves]
-    shared = sorted(x for x in set().union(*values) if sum(x in of_one for of_one in values) > 1)
-    spaced = np.linspace(0, len(shared) - 1, min(number, len(shared))).round().astype(int)
-    kept = {shared[i] for i in spaced} | {points[-1][0] for points in curves if points}
-    return [(x, [of_one.get(x) for of_one in values]) for x in shared if x in kept]

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
 from ..errors import UserError
 from ..files import write_text
 from .comparison import Comparison
 from .curves import curve, positions
-from .page import Chart, Columns, Section, Table, Value
+from .page import SVG_SETTINGS, Chart, Columns, Section, Table, Value
 from .runs import RunData
 
 
@@ -83,10 +85,11 @@ def _flat(blocks: Iterable) -> list[Chart | Table]:
 
 
 def _write_chart(path: Path, chart: Chart) -> list[Path]:
-    files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-    for file in files:
-        chart.figure.savefig(file, dpi=200)
-    return files
+    png, svg = path.with_suffix(".png"), path.with_suffix(".svg")
+    chart.figure.savefig(png, dpi=200)
+    with matplotlib.rc_context(SVG_SETTINGS):
+        chart.figure.savefig(svg, metadata={"Date": None})  # the same figure is the same file
+    return [png, svg]
 
 
 def _write_table(path: Path, table: Table) -> list[Path]:

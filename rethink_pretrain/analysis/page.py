@@ -25,21 +25,38 @@ from ..errors import UserError
 from ..files import write_text
 from .draw import beside
 
-Cell = str | int | float | None
+
+class Value(NamedTuple):
+    """Words in a table that are sorted by a number, None last."""
+
+    text: str
+    sort: float | None
+
+
+Cell = str | int | float | None | Value
 
 _JPEG = {"quality": 78, "optimize": True}
 _COLUMN_WIDTHS = {"narrow": 330, "wide": 540}  # px below which a picture of one or two panels is not squeezed
-_SVG = {"svg.hashsalt": "page", "svg.fonttype": "path"}  # the same bytes each time, and no fonts to look for
+_WIDE = 7.0  # inches; what is wider would have tiny letters on a phone
+_LONG = 20  # characters of a value from which on it may be broken into lines
+SVG_SETTINGS = {
+    "svg.hashsalt": "page",
+    "svg.fonttype": "path",
+}  # the same bytes each time, and no fonts to look for
 
 
 class Text(NamedTuple):
-    """A paragraph."""
+    """A paragraph; the answer of a page is `large`."""
 
     text: str
+    large: bool = False
 
 
 class Table(NamedTuple):
-    """Rows of cells; numbers are right-aligned, None and NaN are left blank. A click on a header sorts."""
+    """Rows of cells; numbers are right-aligned, None and NaN are left blank. A click on a header sorts.
+
+    A `Value` counts as a number.
+    """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[Cell]]
@@ -47,10 +64,19 @@ class Table(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A figure of matplotlib, kept as vectors. About 5 inches wide, its letters suit a phone."""
+    """A figure of matplotlib, kept as vectors.
+
+    About 5 inches wide, its letters suit a phone; a much wider one is scrolled there.
+    """
 
     figure: Figure
     caption: str
+
+
+class Columns(NamedTuple):
+    """Charts that stand side by side where the screen is wide enough."""
+
+    charts: Sequence[Chart]
 
 
 class Picture(NamedTuple):
@@ -70,7 +96,7 @@ class Section(NamedTuple):
     """A heading and what stands below it."""
 
     title: str
-    blocks: Sequence[Text | Table | Chart | Grid]
+    blocks: Sequence[Text | Table | Chart | Columns | Grid]
 
 
 def write_page(path: str | Path, title: str, sections: Iterable[Section], *, subtitle: str = "") -> None:
@@ -117,18 +143,21 @@ def write_pictures(folder: str | Path, sections: Iterable[Section]) -> int:
 
 
 def _pictures(blocks: Iterable) -> list[Chart | Picture]:
-    nested = (block.pictures if isinstance(block, Grid) else [block] for block in blocks)
+    nested = (block[0] if isinstance(block, (Columns, Grid)) else [block] for block in blocks)
     return [item for items in nested for item in items if isinstance(item, (Chart, Picture))]
 
 
-def _describe(block: Text | Table | Chart | Grid) -> dict:
+def _describe(block: Text | Table | Chart | Columns | Grid) -> dict:
     """What the template wants to know."""
     if isinstance(block, Text):
-        return {"kind": "text", "text": block.text}
+        return {"kind": "text", **block._asdict()}
     if isinstance(block, Table):
         return _describe_table(block)
+    if isinstance(block, Columns):
+        return {"kind": "columns", "charts": [_describe(chart) for chart in block.charts]}
     if isinstance(block, Chart):
-        return {"kind": "chart", "source": _svg_uri(block.figure), "caption": block.caption}
+        wide = block.figure.get_figwidth() > _WIDE
+        return {"kind": "chart", "wide": wide, "source": _svg_uri(block.figure), "caption": block.caption}
     pictures = [
         {"panels": [_describe_panel(panel) for panel in panels], "caption": caption}
         for panels, caption in block.pictures
@@ -139,7 +168,7 @@ def _describe(block: Text | Table | Chart | Grid) -> dict:
 
 def _describe_table(table: Table) -> dict:
     columns = list(zip(*table.rows, strict=True)) or [()] * len(table.headers)
-    sides = ["number" if any(map(_is_number, column)) else "" for column in columns]
+    sides = ["number" if any(map(_is_numeric, column)) else "" for column in columns]
     rows = [
         [{**_describe_cell(cell), "side": side} for cell, side in zip(row, sides, strict=True)]
         for row in table.rows
@@ -150,15 +179,22 @@ def _describe_table(table: Table) -> dict:
 
 def _describe_cell(cell: Cell) -> dict:
     """Its text, and the value by which it is sorted."""
+    if isinstance(cell, Value):
+        return {**_describe_cell(cell.sort), "text": cell.text, "words": len(cell.text) > _LONG}
     if cell is None or (_is_number(cell) and math.isnan(cell)):
-        return {"text": "", "value": ""}
+        return {"text": "", "value": "", "words": False}
     if not _is_number(cell):
-        return {"text": cell, "value": cell}
-    return {"text": f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}", "value": float(cell)}
+        return {"text": cell, "value": cell, "words": False}
+    text = f"{cell:,}" if isinstance(cell, int) else f"{cell:.4g}"
+    return {"text": text, "value": float(cell), "words": False}
 
 
 def _is_number(cell: Cell) -> bool:
     return isinstance(cell, (int, float))
+
+
+def _is_numeric(cell: Cell) -> bool:
+    return isinstance(cell, (int, float, Value))
 
 
 def _describe_panel(pixels: np.ndarray) -> dict:
@@ -170,7 +206,7 @@ def _describe_panel(pixels: np.ndarray) -> dict:
 
 def _svg_uri(figure: Figure) -> str:
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_SVG):
+    with matplotlib.rc_context(SVG_SETTINGS):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return _data_uri("image/svg+xml", buffer.getvalue())
 

@@ -15,7 +15,7 @@ from ..plain_yaml import read_plain_yaml
 
 RANDOM = "random"  # the arm that starts from no weights
 UNKNOWN = "unknown"
-MAIN_METRICS = ("/AP", "/mIoU", "/PQ")  # endings of the metrics that every evaluation of a task has
+MAIN_METRICS = ("/AP", "/mIoU", "/PQ", "/top1")  # endings of the metrics that every evaluation of a task has
 
 # Of the keys that something is computed from.
 _TYPES = {"MODEL.WEIGHTS": str, "SEED": int, "SOLVER.IMS_PER_BATCH": int, "SOLVER.MAX_ITER": int}
@@ -25,10 +25,11 @@ class RunData(NamedTuple):
     """A run of ours or of the host. What its files do not tell is None or `UNKNOWN`."""
 
     name: str
-    arm: str  # what it started from: RANDOM, or the name of the weight file
+    arm: str  # what it started from: RANDOM, the name of the weight file, or what the user calls it
     rows: list[dict[str, float]]  # as of `read_metrics`
     config: dict[str, Any]  # dotted key -> value; {} without config.yaml
     sessions: list[dict[str, Any]]  # of run.json, which a run of the host has not
+    folder: Path | None = None  # None of a file of metrics alone
 
     @property
     def images_per_step(self) -> int | None:
@@ -70,30 +71,45 @@ class RunData(NamedTuple):
         return [i + 1 if limit is None else min(i + 1, limit) for i in iterations]
 
 
-def read_run(folder: str | Path) -> RunData:
-    """The run in `folder`. Raises `UserError` where there are no metrics, or a file of another form."""
-    (run,) = read_runs([folder])
+def read_run(path: str | Path) -> RunData:
+    """The run in a folder, or of its metrics alone in a file.
+
+    Raises `UserError` where there are no metrics, or a file of another form.
+    """
+    (run,) = read_runs([path])
     return run
 
 
-def read_runs(folders: Sequence[str | Path]) -> list[RunData]:
-    """The runs in `folders`, whose names and arms tell apart what differs.
+def read_runs(paths: Sequence[str | Path], arms: Sequence[str | None] | None = None) -> list[RunData]:
+    """The runs in folders, or of files of metrics alone, whose names and arms tell apart what differs.
 
-    Raises `UserError` as `read_run`, and for a folder that is there twice.
+    `arms` has a name for the arm of each run, None where its weight file gives it. Raises `UserError` as
+    `read_run`, and for a run that is there twice.
     """
-    paths = [Path(os.path.abspath(folder)) for folder in folders]
+    paths = [_run_path(path) for path in paths]
     twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
     if twice:
         raise UserError(f"{twice} is given twice; a run is compared with others.")
     configs = [_read_config(path / "config.yaml") for path in paths]
-    arms = _arms([config.get("MODEL.WEIGHTS") for config in configs])
+    found = _arms([config.get("MODEL.WEIGHTS") for config in configs])
+    arms = [given or arm for given, arm in zip(arms or found, found, strict=True)]
+    names = _short_names([path.with_suffix("") if path.is_file() else path for path in paths])
     runs = []
-    for path, name, config, arm in zip(paths, _short_names(paths), configs, arms, strict=True):
-        rows = read_metrics(path / "metrics.json")
+    for path, name, config, arm in zip(paths, names, configs, arms, strict=True):
+        metrics = path if path.is_file() else path / "metrics.json"
+        rows = read_metrics(metrics)
         if not rows:
-            raise UserError(f"{path / 'metrics.json'} has no rows yet.")
-        runs.append(RunData(name, arm, rows, config, _read_sessions(path / "run.json")))
+            raise UserError(f"{metrics} has no rows yet.")
+        sessions = _read_sessions(path / "run.json")
+        folder = None if path.is_file() else path
+        runs.append(RunData(name, arm, rows, config, sessions, folder))
     return runs
+
+
+def _run_path(path: str | Path) -> Path:
+    """Absolute; the folder for its metrics.json, whose config.yaml belongs to it."""
+    path = Path(os.path.abspath(path))
+    return path.parent if path.name == "metrics.json" and path.is_file() else path
 
 
 def _arms(weights: list[str | None]) -> list[str]:

@@ -15,7 +15,12 @@ def pair(tmp_path, first=None, second=None):
 def test_start_length_seed_and_machine_may_differ(tmp_path):
     runs = pair(
         tmp_path,
-        {"RETHINK__SCHEDULE": "1x", "RETHINK__WATCH": {"LOG_PERIOD": 5}, "MODEL__DEVICE": "cpu"},
+        {
+            "RETHINK__SCHEDULE": "1x",
+            "RETHINK__WATCH": {"LOG_PERIOD": 5},
+            "RETHINK__CLASSIFIER": {"MIN_AREA": 0.1},
+            "MODEL__DEVICE": "cpu",
+        },
         {
             "weights": "w.pth",
             "aps": (1, 2, 3),
@@ -32,6 +37,7 @@ def test_start_length_seed_and_machine_may_differ(tmp_path):
         "MODEL.BACKBONE.FREEZE_AT": [0, 2],
         "MODEL.DEVICE": ["cpu", "cuda"],
         "OUTPUT_DIR": [str(tmp_path / "a"), str(tmp_path / "b")],
+        "RETHINK.CLASSIFIER.MIN_AREA": [0.1, ABSENT],
         "RETHINK.SCHEDULE": ["1x", "2x"],
         "RETHINK.WATCH.LOG_PERIOD": [5, 20],
         "SEED": [1, 7],
@@ -85,6 +91,28 @@ def test_how_a_batch_is_split_matters_to_its_statistics(tmp_path, key):
 def test_a_run_without_a_config(tmp_path):
     runs = pair(tmp_path, {}, {"config": False})
     assert obstacles(runs) == ["b has no config.yaml, so how it was trained is unknown"]
+    with pytest.raises(UserError, match=r"unknown\. ARM=RUN names what such a run started from; --force"):
+        check_comparable(runs)
+
+
+def test_a_run_without_a_config_whose_arm_is_named(tmp_path):
+    paths = [make_run(tmp_path / "a"), make_run(tmp_path / "b", config=False)]
+    assert obstacles(read_runs(paths, [None, "tuned"])) == []
+
+
+def test_what_weights_demand_may_differ_between_arms_alone(tmp_path):
+    """Three runs, two of them of one arm, which agree or not."""
+    torch_like = {
+        "weights": "torch.pth",
+        "MODEL__PIXEL_STD": [57.4],
+        "MODEL__RESNETS": {"STRIDE_IN_1X1": False},
+    }
+    scratch = {"MODEL__PIXEL_STD": [1.0], "MODEL__RESNETS": {"STRIDE_IN_1X1": True}}
+    paths = [make_run(tmp_path / "a", **torch_like), make_run(tmp_path / "b", **scratch)]
+    assert obstacles(read_runs([*paths, make_run(tmp_path / "c", **scratch)])) == []
+    other = make_run(tmp_path / "d", **{**scratch, "MODEL__PIXEL_STD": [2.0]})
+    (reason,) = obstacles(read_runs([*paths, other]))
+    assert reason.startswith("MODEL.PIXEL_STD is [57.4] in a, [1.0] in b, [2.0] in d")
 
 
 def test_data_of_one_name_and_another_content(tmp_path):

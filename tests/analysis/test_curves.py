@@ -6,9 +6,10 @@ import pytest
 from made_runs import host_row, make_run
 
 from rethink_pretrain.analysis.curves import (
-    at_equal_positions,
     curve,
+    fits,
     positions,
+    spread,
     thinned,
     training_images,
     wall_hours,
@@ -63,6 +64,12 @@ def test_an_axis_that_the_files_do_not_tell(tmp_path):
         curve(host, "bbox/AP", "epochs")
     with pytest.raises(UserError, match=r'host: .* no "time"'):
         curve(host, "bbox/AP", "hours")
+    with pytest.raises(UserError, match=r"host: .* no samples/pixels; take images or iterations"):
+        curve(host, "bbox/AP", "pixels")
+    for sessions in (None, [{}], [{"hardware": {"processes": n}} for n in (1, 2)]):
+        odd = read_run(make_run(tmp_path / f"odd{sessions and len(sessions)}", sessions=sessions))
+        with pytest.raises(UserError, match=r"one number of processes; take hours"):
+            curve(odd, "bbox/AP", "gpu-hours")
     with pytest.raises(ValueError, match="Choose from"):
         curve(host, "bbox/AP", "days")
 
@@ -85,13 +92,44 @@ def test_thinned_to_means():
     assert thinned([(0, 1), (1, 3), (2, 8), (90, 7)], 3) == [pytest.approx((1, 4)), (90, 7)]
 
 
-def test_equal_positions():
-    curves = [[(1, 10), (2, 20), (4, 40)], [(2, 21), (3, 31)], [(2, 22), (4, 42)]]
-    assert at_equal_positions(curves) == [(2, [20, 21, 22]), (4, [40, None, 42])]
-    assert at_equal_positions([[(1, 1)], [(2, 2)]]) == at_equal_positions([[], []]) == []
-    long = [(x, x) for x in range(101)]
-    assert [x for x, _ in at_equal_positions([long, long], 5)] == [0, 25, 50, 75, 100]
-    assert [x for x, _ in at_equal_positions([long, long, long[:61]], 3)] == [0, 50, 60, 100]
+def test_counted_axes(tmp_path):
+    """Counters at the log rows, every 20 iterations; an evaluation in between lies on a straight line."""
+    rows = [host_row(i) | {"samples/pixels": 50.0 * (i + 1), "samples/instances": i + 1} for i in (19, 39)]
+    rows.append({"iteration": 29, "bbox/AP": 7.0})
+    rows.append({"iteration": 40, "bbox/AP": 9.0})
+    run = read_run(make_run(tmp_path / "run", rows=rows, SOLVER__MAX_ITER=40))
+    assert curve(run, "bbox/AP", "pixels") == [(1500, 7.0), (2000, 9.0)]
+    assert curve(run, "bbox/AP", "instances") == [(30, 7.0), (40, 9.0)]
+
+
+def test_hours_of_all_processes(tmp_path):
+    sessions = [{"hardware": {"processes": 8}}] * 2
+    run = read_run(make_run(tmp_path / "run", sessions=sessions))
+    assert [x for x, _ in curve(run, "bbox/AP", "gpu-hours")] == pytest.approx([400 / 3600, 800 / 3600])
+
+
+def test_spread_where_all_were_measured(tmp_path):
+    """After 100 and 200 iterations; the second run is faster and has an evaluation more."""
+    rows = [host_row(i) | {"time": 0.25} for i in range(19, 200, 20)]
+    values = {49: 99.0, 99: 14.0, 200: 26.0}
+    rows += [{"iteration": i, "bbox/AP": value} for i, value in values.items()]
+    paths = [make_run(tmp_path / "a"), make_run(tmp_path / "b", rows=rows)]
+    runs = [read_run(path) for path in paths]
+    assert spread(runs, "bbox/AP", "images") == [(1600, 12, 10, 14), (3200, 23, 20, 26)]
+    assert [point.position for point in spread(runs, "bbox/AP", "hours")] == pytest.approx(
+        [37.5 / 3600, 75 / 3600]
+    )
+    assert spread(runs, "never measured") == []
+
+
+def test_fits(tmp_path):
+    """Losses fall by 0.2 from 2.81 every 20 iterations: means of the five before each evaluation."""
+    run = read_run(make_run(tmp_path / "run"))
+    first, second = fits(run, "bbox/AP")
+    assert first == (100, pytest.approx(3 - 0.59), 10.0)
+    assert second == (200, pytest.approx(3 - 1.59), 20.0)
+    bare = make_run(tmp_path / "bare", rows=[{"iteration": 5, "bbox/AP": 1}])
+    assert fits(read_run(bare), "bbox/AP") == []
 
 
 def test_the_last_evaluation_is_where_training_ended(tmp_path):

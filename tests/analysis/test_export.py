@@ -36,6 +36,16 @@ def test_files(tmp_path):
     )
 
 
+def test_the_same_figure_is_the_same_file(tmp_path):
+    for folder in "ab":
+        figure = Figure(figsize=(2, 1))
+        figure.subplots().plot([1, 2])
+        write_files(tmp_path / folder, [Section("s", [Chart(figure, "c")])])
+    for kind in ("svg", "png"):
+        first, second = ((tmp_path / folder / f"s_01.{kind}").read_bytes() for folder in "ab")
+        assert first == second
+
+
 def test_curves(tmp_path):
     runs = read_runs([make_run(tmp_path / "a"), make_run(tmp_path / "b", weights="w.pth", SEED=4)])
     table = curves_table(runs, "bbox/AP", "images")

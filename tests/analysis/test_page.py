@@ -12,11 +12,13 @@ from PIL import Image
 
 from rethink_pretrain.analysis.page import (
     Chart,
+    Columns,
     Grid,
     Picture,
     Section,
     Table,
     Text,
+    Value,
     write_page,
     write_pictures,
 )
@@ -117,6 +119,25 @@ def test_cells(tmp_path):
     assert [cell["class"] for cell in cells] == ["", "number", "number", ""] * 2
     assert [button["class"] for button in page.all("button")] == ["", "number", "number", "", ""]
     assert page.words[-7:] == ["words", "a", "1,234,567", "0.1235", "1 ± 2", "b", "empty"]
+
+
+def test_words_that_sort_by_a_number(tmp_path):
+    table = Table(("gap",), [(Value("-9.1 (-9.7 to -8.5), behind", -9.1),), (Value("none", None),)])
+    write_page(tmp_path / "page.html", "t", [Section("s", [table])])
+    cells = Parsed((tmp_path / "page.html").read_text(encoding="utf-8")).all("td")
+    assert [cell["data-value"] for cell in cells] == ["-9.1", ""]
+    assert [cell["class"] for cell in cells] == ["number words", "number"]  # the long one may break
+
+
+def test_what_is_large_or_stands_side_by_side(tmp_path):
+    wide = Figure(figsize=(10, 2))
+    blocks = [Text("yes", large=True), Columns([Chart(a_figure(), "a"), Chart(wide, "b")])]
+    write_page(tmp_path / "page.html", "t", [Section("s", blocks)])
+    page = Parsed((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert page.all("p") == [{"class": "large"}]
+    assert [image["class"] for image in page.all("img")] == ["chart", "chart wide"]
+    assert [div["class"] for div in page.all("div")] == ["columns", "scroll"]
+    assert write_pictures(tmp_path / "pictures", [Section("s", blocks)]) == 2
 
 
 def test_the_same_content_is_the_same_file(tmp_path):

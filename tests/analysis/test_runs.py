@@ -2,7 +2,7 @@ import json
 import math
 
 import pytest
-from made_runs import make_run
+from made_runs import make_published, make_run
 
 from rethink_pretrain.analysis.runs import RANDOM, UNKNOWN, read_metrics, read_run, read_runs, series
 from rethink_pretrain.errors import UserError
@@ -87,6 +87,28 @@ class TestRuns:
         run = read_run(make_run(tmp_path / "a", config=False))
         assert (run.arm, run.schedule) == (UNKNOWN, "unknown length")
         assert (run.images_per_step, run.length, run.seed, run.config) == (None, None, None, {})
+
+    def test_a_file_alone(self, tmp_path):
+        """Two in one folder, called after the files; a metrics.json is the run in its folder."""
+        paths = [make_published(tmp_path / f"{name}.json", length=400, period=100) for name in "ab"]
+        runs = read_runs(paths, ["random", "tuned"])
+        assert [(run.name, run.arm, run.folder) for run in runs] == [
+            ("a", "random", None),
+            ("b", "tuned", None),
+        ]
+        folder = make_run(tmp_path / "run")
+        assert read_run(folder / "metrics.json") == read_run(folder)
+        assert read_run(folder).folder == folder
+        with pytest.raises(UserError, match="twice"):
+            read_runs([folder / "metrics.json", folder])
+
+    def test_published_metrics(self, tmp_path):
+        """Rows without a loss, NaN, and iterations that come twice."""
+        run = read_run(make_published(tmp_path / "zoo.json", length=400, period=100))
+        iterations, _ = series(run.rows, "bbox/AP")
+        assert iterations == [99, 199, 299, 400] and run.steps_done(iterations) == [100, 200, 300, 400]
+        assert [row["iteration"] for row in run.rows] == [*range(19, 400, 20), 400]
+        assert series(run.rows, "bbox/APs") == ([], [])
 
     def test_a_seed_left_to_chance(self, tmp_path):
         assert read_run(make_run(tmp_path / "a", SEED=-1)).seed is None
