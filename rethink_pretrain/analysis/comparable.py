@@ -30,6 +30,7 @@ _HARMLESS_NODES = ("RETHINK.WATCH.", "RETHINK.CLASSIFIER.")  # the latter of pre
 _SPLITTING = {"RETHINK.MICRO_BATCH", "RETHINK.IMAGES_PER_GPU"}
 
 _SHOWN = 5  # obstacles in an error's one line
+_NAMES = 3  # runs of one value
 _LONGEST_VALUE = 60  # characters
 
 
@@ -75,7 +76,7 @@ def obstacles(runs: Sequence[RunData]) -> list[str]:
             names = defaultdict(list)
             for value, run in zip(values, runs, strict=True):
                 names[in_words(value)].append(run.name)
-            words = (f"{_shorten(value)} in {' and '.join(of_value)}" for value, of_value in names.items())
+            words = (f"{_shorten(value)} in {_list(of_value)}" for value, of_value in names.items())
             ret.append(f"{key} is {', '.join(words)}")
     return ret
 
@@ -100,6 +101,12 @@ def data_digests(run: RunData) -> str:
 def in_words(value: Any) -> str:
     """As it is, but "" for an empty string."""
     return str(value) or '""'
+
+
+def _list(names: list[str]) -> str:
+    """ "a and b", "a, b and 14 more"."""
+    shown = names if len(names) <= _NAMES else [*names[: _NAMES - 1], f"{len(names) - _NAMES + 1} more"]
+    return " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
 
 
 def _shorten(text: str) -> str:

@@ -80,6 +80,13 @@ def test_many_and_long_reasons_stay_one_short_line(tmp_path):
     assert len(str(error.value)) < 700
 
 
+def test_many_runs_of_one_value_are_counted(tmp_path):
+    runs = [make_run(tmp_path / name, SOLVER__MOMENTUM=0.9) for name in "abcde"]
+    runs.append(make_run(tmp_path / "odd", SOLVER__MOMENTUM=0.8))
+    (reason,) = obstacles(read_runs(runs))
+    assert reason == "SOLVER.MOMENTUM is 0.9 in a, b and 3 more, 0.8 in odd"
+
+
 @pytest.mark.parametrize("key", ["RETHINK__MICRO_BATCH", "RETHINK__IMAGES_PER_GPU"])
 def test_how_a_batch_is_split_matters_to_its_statistics(tmp_path, key):
     for norm, allowed in (("GN", True), ("FrozenBN", True), ("SyncBN", False), ("BN", False)):
