@@ -152,7 +152,7 @@ def test_demo_compares_both_arms(demo, datasets, tmp_path, monkeypatch, capfd):
         assert summary[arm]["iterations"] == 6 and 0 <= summary[arm]["box_ap"] < 60
     for name in ("curve.png", "predictions.png"):
         assert min(Image.open(output / name).size) > 300
-    assert "backbone.pth" in (output / "report.html").read_text()
+    assert "Random weights against pretraining" in (output / "report.html").read_text()
     assert "[5/5] Done in 1.7 min. After 6 iterations, box AP" in capfd.readouterr().out
     record = json.loads((output / "finetune" / "run.json").read_text())["sessions"][0]
     assert record["weights"]["coverage"] == 1.0 and record["weights"]["unexpected"] == 0

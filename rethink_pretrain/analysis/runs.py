@@ -113,9 +113,16 @@ def _run_path(path: str | Path) -> Path:
 
 
 def _arms(weights: list[str | None]) -> list[str]:
-    files = [PurePath(name) for name in weights if name]
-    short = dict(zip(files, _short_names(files), strict=True))
-    return [UNKNOWN if name is None else short[PurePath(name)] if name else RANDOM for name in weights]
+    named = [_telling(name) for name in weights if name]
+    short = dict(zip(named, _short_names(named), strict=True))
+    return [UNKNOWN if name is None else short[_telling(name)] if name else RANDOM for name in weights]
+
+
+def _telling(name: str) -> PurePath:
+    """The path of a weight file, or of its folder where runs of ours all call their file that."""
+    path = PurePath(name)
+    generic = path.stem in ("backbone", "model_final", "model_best")
+    return path.parent if generic and path.parent.name else path
 
 
 def _short_names(paths: Sequence[PurePath]) -> list[str]:

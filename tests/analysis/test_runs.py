@@ -141,6 +141,11 @@ class TestRuns:
         assert [run.name for run in read_runs(folders[2:])] == ["seed1", "seed2"]
         assert {run.arm for run in read_runs(folders[2:])} == {"final.pth"}
 
+    def test_files_that_all_runs_call_alike_go_by_their_folders(self, tmp_path):
+        files = ["output/moco/backbone.pth", "output/labels/backbone.pth", "model_final.pth"]
+        folders = [make_run(tmp_path / f"run{i}", weights=file) for i, file in enumerate(files)]
+        assert [run.arm for run in read_runs(folders)] == ["moco", "labels", "model_final.pth"]
+
     @pytest.mark.parametrize(
         ("file", "text", "message"),
         [
