@@ -60,9 +60,10 @@ def compare(args: argparse.Namespace, runs: list, left_out: list):
     """The comparison of the runs; single runs by a bootstrap over images, where their results are there."""
     from rethink_pretrain.analysis.comparison import compare_arms, shared_confidence
     from rethink_pretrain.analysis.image_gaps import ImageGaps
+    from rethink_pretrain.analysis.runs import UNKNOWN
     from rethink_pretrain.progress import progress
 
-    others = len({run.arm for run in runs}) - 1
+    others = len({run.arm for run in runs} - {UNKNOWN}) - 1
     given = args.annotations and Path(args.annotations)
     with progress("Bootstrap over images") as task:
         gaps = ImageGaps(

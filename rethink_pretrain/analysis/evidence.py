@@ -6,13 +6,14 @@ from typing import NamedTuple
 import yaml
 
 from ..plain_yaml import read_plain_yaml
+from .figure_2 import COCO_IMAGES, COCO_INSTANCES
 from .paper import Paper
 
 MARGIN = (
     0.4  # AP below which two ends count as equal; ours: the paper reports one run of each, without spread
 )
 
-_COCO = (860_001 / 118_287, 80)  # objects per image, categories
+_COCO = (COCO_INSTANCES / COCO_IMAGES, 80)  # objects per image, categories
 _VOC = (2.3, 20)  # as the paper counts them
 
 
@@ -63,7 +64,7 @@ class Row(NamedTuple):
 # Images, (objects per image, categories), config, place and the words of a row. {...} is a row of
 # results/paper.json, whose number stands there in the end.
 _SETS = {
-    "118k": (118_287, _COCO, "{}_6x.yaml", "table 1"),
+    "118k": (COCO_IMAGES, _COCO, "{}_6x.yaml", "table 1"),
     "35k": (35_000, _COCO, "{}_35k.yaml", "figure 7"),
     "10k": (10_000, _COCO, "{}_10k.yaml", "figure 7"),
     "3.5k": (3_500, _COCO, "{}_3500.yaml", "text of section 5"),

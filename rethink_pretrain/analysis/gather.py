@@ -2,18 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ..errors import UserError
+from .comparison import LeftOut
 from .runs import RunData, read_metrics, read_runs
 from .status import find_runs
-
-
-class LeftOut(NamedTuple):
-    """A run that takes no part, and why."""
-
-    name: str
-    reason: str
 
 
 def gather(words: Sequence[str], metric: str) -> tuple[list[RunData], list[LeftOut]]:

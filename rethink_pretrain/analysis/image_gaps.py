@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .bootstrap import TASKS, Matches, average_precision, match, paired_bootstrap
-from .comparison import last_value
-from .gather import LeftOut
+from .comparison import LeftOut, last_value
 from .runs import RunData
 from .statistics import Interval
 
