@@ -6,7 +6,7 @@ RAW = ["tifffile"]  # images of any number of channels and bits, where they are 
 SLURM = ["submitit"]
 DOCS = ["sphinx", "myst-parser", "furo"]
 NOTEBOOK = ["nbclient", "nbformat", "ipykernel"]
-TEST = [*RAW, *SLURM, *NOTEBOOK, "pytest", "hypothesis", "ruff"]
+TEST = [*RAW, *SLURM, *NOTEBOOK, "pytest", "pytest-xdist", "hypothesis", "ruff"]
 
 setup(
     name="rethink-pretrain",
