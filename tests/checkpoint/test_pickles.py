@@ -35,6 +35,9 @@ class Calls:
     def __reduce__(self):
         return self.call
 
+    def __repr__(self):  # the name of a test: the same in every process
+        return f"a call of {self.call[0].__name__}"
+
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize(
