@@ -1,5 +1,8 @@
 """A small toy set and a small config on it, made once for all tests that train."""
 
+# First of all: it refuses to come after Python's distutils, and torch imports it late.
+import setuptools  # noqa: F401  # isort: skip
+
 import logging
 from collections.abc import Iterator
 from pathlib import Path

@@ -88,7 +88,8 @@ class TestAims:
                 if step.startswith("save"):
                     (folder / f"model_{step[-1]}.pth.tmp").touch()
                 (tmp_path / "done").open("a").write(f"{step}\n")
-                time.sleep(0.5 if step == "save 1" else 0.2)
+                # The last is long enough for a blow on any machine.
+                time.sleep({"save 1": 0.5, "evaluation": 20}.get(step, 0.2))
 
         victim = Victim(work, ["x"], tmp_path / "said")
         assert strike(victim, folder, aim) is not None and not victim.alive
