@@ -42,7 +42,7 @@ PAPER_SCHEDULES = {
 
 @pytest.fixture(autouse=True)
 def loggers_as_they_were() -> Iterator[None]:
-    """A test that starts a run leaves handlers that write into its own, closed, streams; a tool leaves a level."""
+    """A test that starts a run leaves handlers that write into its own, closed, streams; a tool, a level."""
     loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "rethink_pretrain")]
     before = [(logger.handlers.copy(), logger.propagate, logger.level) for logger in loggers]
     root_level = logging.root.level  # pytest has handlers of its own there
