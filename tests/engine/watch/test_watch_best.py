@@ -27,6 +27,7 @@ def saved(tmp_path):
 def run(saved, output, values, **where):
     hook = BestCheckpoint("bbox/AP", saved.checkpointer)
     Loop(aps(*values), [hook], output, **where).run()
+    saved.checkpointer.wait()  # as a run does before it ends
     return hook
 
 
