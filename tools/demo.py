@@ -70,7 +70,7 @@ def train(output: Path, opts: list[str], pretraining_opts: list[str]) -> None:
     from rethink_pretrain.engine.jobs import Job, run_jobs
 
     def job(name: str, tool: str, config: Path, opts: list[str]) -> Job:
-        words = ["--config-file", str(config), *opts, "OUTPUT_DIR", str(output / name)]
+        words = ["--config-file", os.path.relpath(config), *opts, "OUTPUT_DIR", str(output / name)]
         return Job(name, [str(TOOLS / tool), *words], output / name)
 
     print("[2/5] Pre-training: the backbone learns to classify single objects", flush=True)

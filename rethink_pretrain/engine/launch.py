@@ -5,6 +5,7 @@ it came to be, finds its rank in the environment and goes through `_join`.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -57,7 +58,9 @@ def launch(
 
 def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, on_gpu: bool) -> None:
     os.environ.update(rank_variables())
-    threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch_parent, args=(os.getppid(), over), daemon=True)
+    watcher.start()
     local_rank = int(os.environ["LOCAL_RANK"])
     if on_gpu:
         # A batch system may show each process its own GPU alone.
@@ -83,7 +86,16 @@ def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, 
             comm.synchronize()  # nobody leaves while others could take that for a failure
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to finish
+    _leave_orderly()
+    over.set()
+    watcher.join()
+
+
+def _leave_orderly() -> None:
+    """Groups and threads that are still there when Python goes down can abort a process that is done."""
+    comm._get_global_gloo_group.cache_clear()
     dist.destroy_process_group()
+    gc.collect()
 
 
 def agree_on_name(store: dist.Store, rank: int, total: int) -> str:
@@ -129,10 +141,11 @@ def _end(signum: int, frame: Any) -> None:
     raise SystemExit(128 + signum)
 
 
-def _watch_parent(parent: int) -> None:
-    """Nobody else ends this process when what started it is killed outright."""
+def _watch_parent(parent: int, over: threading.Event) -> None:
+    """Until `over`: nobody else ends this process when what started it is killed outright."""
     while os.getppid() == parent:
-        time.sleep(1)
+        if over.wait(1):
+            return
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(30)  # for SystemExit to be raised; a process that waits for another never gets there
     os._exit(128 + signal.SIGTERM)
