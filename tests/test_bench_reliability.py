@@ -80,6 +80,7 @@ class TestAims:
         folder = tmp_path / "run"
 
         def work():
+            time.sleep(1)  # a run takes longer to start, and `strike` looks at the folder first
             folder.mkdir()
             for step in ("log", "save 1", "save 2", "evaluation", "end"):
                 with (folder / "log.txt").open("a") as log:

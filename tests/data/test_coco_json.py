@@ -113,7 +113,7 @@ def test_sizes_in_other_words_are_made_whole(read):
         (lambda d, i, a: a.update(keypoints="abc"), "the keypoints are not triples"),
         (lambda d, i, a: a.update(bbox=[1, 2, 10**400, 4]), "the box has a number beyond"),
         (lambda d, i, a: a.update(area="12"), "the area '12' is not a number"),
-        (lambda d, i, a: i.pop("height"), r"no width and height for .*a\.png, and that file cannot be read"),
+        (lambda d, i, a: i.pop("height"), r"no width and height for .*a\.png', and that file cannot be read"),
         (lambda d, i, a: i.pop("file_name"), "image 1 has no file_name"),
         (lambda d, i, a: d.pop("images"), "needs the lists images, annotations, categories"),
         (lambda d, i, a: d["images"].clear(), "lists no images or no categories"),

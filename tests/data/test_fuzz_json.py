@@ -326,6 +326,7 @@ def test_the_valid_document_is_loaded(folder, load):
 @example(changed(lambda d, i, a: a[4].update(segmentation=[[0, 0, 20, 10] * 37], bbox=[1, 1, 1e-4, 1e-4])))
 @example(changed(lambda d, i, a: i[0].update(width=99_999, height=5_000)))
 @example(changed(lambda d, i, a: i[0].update(width=20.0)))
+@example(changed(lambda d, i, a: i[0].update(width=None, file_name="\ufbc3")))  # no printable character
 @example(changed(lambda d, i, a: a[0].update(id=10**400)))
 def test_documents_with_a_few_wrong_values(folder, document):
     loads_or_refuses(json.dumps(document).encode(), folder)

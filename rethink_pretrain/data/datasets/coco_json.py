@@ -230,5 +230,5 @@ def _size_of_file(name: str, image_root: Path, path: Path) -> tuple[int, int]:
             return image.size[::-1] if turned else image.size
     except Exception:  # a broken file leads the decoders into errors of every kind
         raise UserError(
-            f"{path} gives no width and height for {file}, and that file cannot be read."
+            f"{path} gives no width and height for {quoted(name)}, and that file cannot be read."
         ) from None
