@@ -100,6 +100,14 @@ def _image_twice(document: dict) -> int:
     return 1
 
 
+def _image_negative(document: dict) -> int:
+    last, annotations = document["images"][-1]["id"], document["annotations"]
+    shown = next(annotation for annotation in annotations if annotation["image_id"] == last)
+    _add_image(document, id=-1, file_name=f"negative_{document['info']['mine']}.jpg")
+    annotations.append({**shown, "image_id": -1, "id": max(a["id"] for a in annotations) + 1})
+    return 1
+
+
 def _category_twice(document: dict) -> int:
     document["categories"].append({**document["categories"][0], "name": f"other {document['info']['mine']}"})
     return 1
@@ -140,6 +148,7 @@ IN_JSON: dict[str, Callable[[dict], int]] = {
     "record-form": _append("annotations", 7, None, "text"),
     "id-form": _annotations("id", None, "seven", 1.5, True, [1]),
     "id-type": _annotations("image_id", "1", 1.0),
+    "image-id-negative": _image_negative,
     "image-id-twice": _image_twice,
     "annotation-id-twice": _again("annotations", "id"),
     "annotation-id-below-1": _annotations("id", 0, -3),

@@ -34,6 +34,7 @@ def test_a_sound_document_has_none(tmp_path):
     ("change", "words"),
     [
         (lambda d, i, a, c: i.update(id="1"), "image '1': the id is not a whole number"),
+        (lambda d, i, a, c: i.update(id=-1), "image -1: the id is negative"),
         (lambda d, i, a, c: i.update(id=True), "image True: the id is not"),
         (lambda d, i, a, c: d["images"].append({**i, "id": 2**63}), f"image {2**63}: the id is not"),
         (lambda d, i, a, c: d["images"].append({**i, "id": [1]}), r"image [1]: the id is not"),

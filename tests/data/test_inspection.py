@@ -125,6 +125,11 @@ class TestRepair:
             ("polygon-not-finite", {}, {("polygons", "polygon-not-finite"): 1}),
             ("polygon-enormous", {}, {("annotations", "polygon-enormous"): 1}),
             ("image-unlisted", {}, {("annotations", "image-unlisted"): 1}),
+            (
+                "image-id-negative",
+                {},
+                {("images", "image-id-negative"): 1, ("annotations", "image-dropped"): 1},
+            ),
             ("image-id-twice", {}, {("images", "image-id-twice"): 1}),
             (
                 "file-name-unsafe",

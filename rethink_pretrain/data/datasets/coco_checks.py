@@ -89,6 +89,8 @@ def _problems_of_images(images: list[dict], image_root: str | Path, sizes: Sizes
         number, width, height = image.get("id"), image.get("width"), image.get("height")
         if not is_id(number):
             yield f"image {quoted(number)}: the id is not a whole number"
+        elif number < 0:
+            yield f"image {quoted(number)}: the id is negative, which the compiled evaluation cannot take"
         if not is_size(width, height):
             yield f"image {quoted(number)}: {quoted(width)} x {quoted(height)} is no width x height in px"
         elif is_id(number):

@@ -127,6 +127,8 @@ def _mend_annotations(
 def _mend_id(record: dict, key: str, kind: str, path: Path, mends: Counter) -> None:
     value = record.get(key)
     if isinstance(value, int) and not isinstance(value, bool):
+        if kind == "image" and value < 0:  # faster-coco-eval takes none
+            raise UserError(f"{path}: the {key} {value} of an image is negative. Number them from 1.")
         return
     whole = value.is_integer() if isinstance(value, float) else _is_decimal(value)
     if not whole:

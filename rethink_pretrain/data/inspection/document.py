@@ -104,6 +104,8 @@ def _check_images(images: list[dict], folder: Confinement, report: Report) -> _S
     for image in images:
         number = _check_id(image, "id", report, list="images")
         example = {"image_id": image.get("id"), "file": image.get("file_name")}
+        if number is not None and number < 0:
+            report.add("image-id-negative", **example)
         size = size_of(image)
         if size is None:
             report.add("image-size-form", **example, width=image.get("width"), height=image.get("height"))

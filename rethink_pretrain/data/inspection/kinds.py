@@ -7,6 +7,7 @@ _DOCUMENT_ERRORS = {
     "record-form": "an entry of images, annotations or categories is no object {...}",
     "id-form": "an id is missing or is no whole number",
     "id-type": 'an id is written as text or fraction: "7" or 7.0',
+    "image-id-negative": "the compiled evaluation takes no negative id of an image",
     "image-id-twice": "an image has the id of an earlier one",
     "annotation-id-twice": "an annotation has the id of an earlier one",
     "annotation-id-below-1": "COCO's evaluation takes a match with such an id for no match",

@@ -98,6 +98,8 @@ class _Repair:
 
     def _image(self, record: Any) -> dict | None:
         kind = self._unusable(record, self._sizes, "image-id-twice")
+        if not kind and whole(record["id"]) < 0:
+            kind = "image-id-negative"
         kind = kind or name_problem(record.get("file_name"), self._folder)
         if kind:
             return self._drop("images", kind, record)
