@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..analysis.sweeps import State, read_state
+from ..cores import usable_cores
 from ..errors import UserError
 from ..progress import progress, start
 
@@ -117,6 +118,5 @@ class _Process:
 
 def _shared_cores(at_once: int) -> dict[str, str]:
     """The environment of a run beside others: torch's threads would otherwise fill all cores for each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = {"OMP_NUM_THREADS": str(max(1, cores // at_once))} if at_once > 1 else {}
+    threads = {"OMP_NUM_THREADS": str(max(1, usable_cores() // at_once))} if at_once > 1 else {}
     return {**threads, **os.environ}

@@ -20,10 +20,9 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from ...errors import UserError
 from ...files import write_json
 from ...progress import Task, progress
-from .toy_folder import IN_PROGRESS, JPEG, SPLITS, check_arguments, is_finished, mapper, usable_cores
+from .toy_folder import IN_PROGRESS, JPEG, SPLITS, is_finished, make_set, mapper
 from .toy_labels import KEYPOINT_NAMES, SKELETON, keypoint_annotation, no_keypoints, semantic_labels
 from .toy_render import (
     CATEGORIES,
@@ -270,23 +269,9 @@ def make_toy_dataset(
     `seconds`. Raises `UserError` for arguments out of range and for a folder that holds something else.
     """
     start = time.perf_counter()
-    num_workers = usable_cores() if num_workers is None else num_workers
-    check_arguments(num_train, num_val, image_size, seed, num_workers)
     output = Path(output)
-    info = {
-        "generator": GENERATOR,
-        "version": VERSION,
-        "seed": seed,
-        "image_size": image_size,
-        "num_train": num_train,
-        "num_val": num_val,
-    }
-    try:
-        already_there = _is_complete(output, info)
-        if not already_there:
-            _write_set(output, info, num_workers)
-    except OSError as error:
-        raise UserError(f"Cannot write the toy set to {output}: {error}.") from error
+    arguments = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
+    already_there = make_set(output, (GENERATOR, VERSION), arguments, num_workers, _is_complete, _write_set)
     documents = [json.loads((output / f"{split}.json").read_text(encoding="utf-8")) for split in SPLITS]
     annotations = [annotation for document in documents for annotation in document["annotations"]]
     crowds = sum(annotation["iscrowd"] for annotation in annotations)

@@ -15,10 +15,9 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from ...errors import UserError
 from ...files import write_json
 from ...progress import progress
-from .toy_folder import IN_PROGRESS, JPEG, SPLITS, check_arguments, is_finished, mapper, usable_cores
+from .toy_folder import IN_PROGRESS, JPEG, SPLITS, is_finished, make_set, mapper
 from .toy_render import CATEGORIES, ToyObject, draw_object, finish, sample_background, sample_object
 
 GENERATOR = "rethink_pretrain toy classification set"
@@ -111,23 +110,17 @@ def make_toy_classification(
     something else.
     """
     start = time.perf_counter()
-    num_workers = usable_cores() if num_workers is None else num_workers
-    check_arguments(num_train, num_val, image_size, seed, num_workers, min_images=len(CLASSES))
     output = Path(output)
-    info = {
-        "generator": GENERATOR,
-        "version": VERSION,
-        "seed": seed,
-        "image_size": image_size,
-        "num_train": num_train,
-        "num_val": num_val,
-    }
-    try:
-        already_there = _is_complete(output, info)
-        if not already_there:
-            _write_set(output, info, num_workers)
-    except OSError as error:
-        raise UserError(f"Cannot write the toy set to {output}: {error}.") from error
+    arguments = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}
+    already_there = make_set(
+        output,
+        (GENERATOR, VERSION),
+        arguments,
+        num_workers,
+        _is_complete,
+        _write_set,
+        min_images=len(CLASSES),
+    )
     return {
         "output": str(output),
         "already_there": already_there,

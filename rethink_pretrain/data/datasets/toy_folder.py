@@ -3,24 +3,19 @@
 import contextlib
 import json
 import multiprocessing
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from ...cores import usable_cores
 from ...errors import UserError
 
 SPLITS = ("train", "val")
 IN_PROGRESS = "in_progress.json"  # there from before the first picture until after the last json
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
 JPEG = {"quality": 92, "subsampling": 0}  # full colour resolution: the finest textures have periods of 4 px
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which a container or a scheduler may have cut down; macOS cannot say."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_arguments(
@@ -37,6 +32,34 @@ def check_arguments(
     ):
         if value < least:
             raise UserError(f"At least {least} is needed for {name}, got {value}.")
+
+
+def make_set(
+    output: Path,
+    generator: tuple[str, int],
+    arguments: dict[str, int],
+    num_workers: int | None,
+    is_complete: Callable[[Path, dict], bool],
+    write: Callable[[Path, dict, int], None],
+    min_images: int = 0,
+) -> bool:
+    """Write a set unless `is_complete(output, info)`; whether it was.
+
+    `generator` is its name and version; with them, `arguments` (num_train, num_val, image_size, seed) make
+    the `info` that tells sets apart. `write(output, info, num_workers)` draws it. Raises `UserError` for
+    arguments out of range and for a folder that cannot be written.
+    """
+    num_workers = usable_cores() if num_workers is None else num_workers
+    check_arguments(**arguments, num_workers=num_workers, min_images=min_images)
+    order = ("seed", "image_size", "num_train", "num_val")
+    info = {"generator": generator[0], "version": generator[1], **{key: arguments[key] for key in order}}
+    try:
+        already_there = is_complete(output, info)
+        if not already_there:
+            write(output, info, num_workers)
+    except OSError as error:
+        raise UserError(f"Cannot write the toy set to {output}: {error}.") from error
+    return already_there
 
 
 def _ignore_interrupts() -> None:
