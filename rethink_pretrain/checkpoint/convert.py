@@ -160,13 +160,16 @@ def check_outputs(source: Path, weights: Path, overlay: Path, force: bool) -> No
 
 
 def write_converted(
-    path: Path, weights: Mapping[str, torch.Tensor], author: str, pretraining: Mapping[str, Any] | None = None
+    path: Path,
+    weights: Mapping[str, torch.Tensor],
+    author: str = "",
+    pretraining: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what MODEL.WEIGHTS loads; `pretraining`: images, instances, pixels and recipe, as far as known.
 
     Raises `UserError` for a folder that cannot be written.
     """
-    content = {"model": dict(weights), "__author__": author}
+    content: dict[str, Any] = {"model": dict(weights), **({"__author__": author} if author else {})}
     if pretraining:
         content["pretraining"] = dict(pretraining)
     buffer = io.BytesIO()  # torch's own writer tells of a full disk in another way

@@ -1,19 +1,17 @@
 """Pre-training of a detector's backbone as a classifier: the weights, and what they cost."""
 
-import io
 import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_backbone
 from detectron2.utils import comm
 
+from ..checkpoint.convert import write_converted
 from ..checkpoint.reading import read_weights
 from ..data import CLASSIFIER
 from ..errors import UserError
-from ..files import write_atomically
 from .export_model import find_checkpoint
 from .run_record import read_run_record
 from .trainer import train
@@ -56,13 +54,8 @@ def write_backbone(cfg: CfgNode, metrics: dict[str, Any]) -> Path:
         for name, value in weights.items()
         if name.startswith("backbone.")
     }
-    content = io.BytesIO()
-    torch.save({"model": backbone, "pretraining": _describe(cfg, output, metrics)}, content)
     path = output / FILE_NAME
-    try:
-        write_atomically(path, lambda file: file.write(content.getvalue()))
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror or error}.") from None
+    write_converted(path, backbone, pretraining=_describe(cfg, output, metrics))
     return path
 
 
