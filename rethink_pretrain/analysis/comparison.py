@@ -31,6 +31,7 @@ class Cell(NamedTuple):
 
     @property
     def mean(self) -> float:
+        """Over the seeds, in percent."""
         return statistics.fmean(self.values)
 
     @property

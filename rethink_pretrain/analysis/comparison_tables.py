@@ -5,7 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 
-from .accounting import KINDS, Samples, pretraining_of, samples_of_run
+from .accounting import KINDS, NONE_SEEN, Samples, pretraining_of, samples_of_run, short_number
 from .comparison import Cell, Comparison, iterations_of
 from .metric_names import OF_CATEGORY, capital, order, spell
 from .page import Table, Value
@@ -22,7 +22,6 @@ BUDGETS = {
 }
 
 _SAME_BUDGET = 1.01  # ratio; resized images of other draws have some more pixels, or fewer
-_UNITS = ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"))
 _BEST = (
     "The best of several lengths is in part the luckiest: that favours arms with many lengths or much noise."
 )
@@ -126,7 +125,7 @@ def cost(cell: Cell, axis: str, charged: bool = False) -> float | None:
     """
     if axis not in BUDGETS:
         raise ValueError(f"Unknown axis {axis!r}. Choose from {sorted(BUDGETS)}.")
-    before = _pretraining(cell) if charged else Samples(0.0, 0.0, 0.0)
+    before = _pretraining(cell) if charged else NONE_SEEN
     if axis in KINDS:
         training = _training(cell)
         return getattr(training + before, axis) if training and before else None
@@ -324,7 +323,4 @@ def _place(value: float | None, axis: str) -> Value | float | None:
 
 def _amount(value: float | None) -> Value | None:
     """ "131.0 M"."""
-    if value is None:
-        return None
-    size, unit = next(((size, unit) for size, unit in _UNITS if value >= size), (1, ""))
-    return Value(f"{value / size:.1f}{unit}" if unit else f"{value:.0f}", value)
+    return None if value is None else Value(short_number(value), value)
