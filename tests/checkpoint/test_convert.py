@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -131,8 +133,9 @@ class TestFeatures:
             assert_same_features(model, oracle)
 
 
-def test_the_doctor_is_content(tmp_path):
-    """With what a run does before its first step."""
+def test_the_doctor_is_content(tmp_path, monkeypatch):
+    """With what a run does before its first step, wherever there is room for its checkpoints."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
     cfg, model, checkpointer = detector(tmp_path, convert(make_oracle("resnet50").state_dict()))
     loaded = {"coverage": checkpointer.coverage, "missing": checkpointer.missing}
     check_up(cfg, model, **loaded)
