@@ -5,7 +5,8 @@ An image counts once per visit; its pixels are those after resizing, before padd
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .runs import RANDOM, UNKNOWN, RunData
@@ -118,6 +119,18 @@ def pretraining_of(run: RunData) -> Samples | None:
     What their file tells comes first; the files of ImageNet-1k that the host offers are `IMAGENET`.
     """
     return _pretraining_of(run).samples
+
+
+def mean_samples(samples: Sequence[Samples | None]) -> Samples | None:
+    """Of several runs. None, and each count None, where it is unknown of one."""
+    if None in samples:
+        return None
+    return Samples(*map(average, zip(*samples, strict=True)))
+
+
+def average(values: Sequence[float | None]) -> float | None:
+    """None where one is unknown."""
+    return None if None in values else statistics.fmean(values)
 
 
 def account_of_run(run: RunData) -> Account:

@@ -5,7 +5,16 @@ import statistics
 from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 
-from .accounting import KINDS, NONE_SEEN, Samples, pretraining_of, samples_of_run, short_number
+from .accounting import (
+    KINDS,
+    NONE_SEEN,
+    Samples,
+    average,
+    mean_samples,
+    pretraining_of,
+    samples_of_run,
+    short_number,
+)
 from .comparison import Cell, Comparison, iterations_of
 from .metric_names import OF_CATEGORY, capital, order, spell
 from .page import Table, Value
@@ -132,8 +141,8 @@ def cost(cell: Cell, axis: str, charged: bool = False) -> float | None:
     if before is None or any(before):
         return None
     if axis == "hours":
-        return _average([_process_hours(run) for run in cell.runs])
-    return _average([iterations_of(run) for run in cell.runs])
+        return average([_process_hours(run) for run in cell.runs])
+    return average([iterations_of(run) for run in cell.runs])
 
 
 def last_evaluation(run: RunData, metric: str) -> dict[str, float]:
@@ -288,22 +297,11 @@ def _distinct(budgets: Sequence[float]) -> list[float]:
 
 
 def _training(cell: Cell) -> Samples | None:
-    return _mean_samples([samples_of_run(run) for run in cell.runs])
+    return mean_samples([samples_of_run(run) for run in cell.runs])
 
 
 def _pretraining(cell: Cell) -> Samples | None:
-    return _mean_samples([pretraining_of(run) for run in cell.runs])
-
-
-def _mean_samples(samples: Sequence[Samples | None]) -> Samples | None:
-    """None, and each count None, where it is unknown of one."""
-    if None in samples:
-        return None
-    return Samples(*map(_average, zip(*samples, strict=True)))
-
-
-def _average(values: Sequence[float | None]) -> float | None:
-    return None if None in values else statistics.fmean(values)
+    return mean_samples([pretraining_of(run) for run in cell.runs])
 
 
 def _process_hours(run: RunData) -> float | None:

@@ -1,9 +1,8 @@
 """The figures of a comparison with their captions, from the numbers of its runs."""
 
 from collections.abc import Sequence
-from statistics import fmean
 
-from .accounting import KINDS, Samples, account_of_run, pretraining_of, samples_of_run
+from .accounting import KINDS, Account, Samples, account_of_run, mean_samples, pretraining_of, samples_of_run
 from .comparison import Cell, Comparison
 from .curves import AXES, curve, fits, spread, thinned
 from .metric_names import capital, spell
@@ -60,7 +59,7 @@ def draw_final(comparison: Comparison) -> Chart:
 
 def cost_kind(comparison: Comparison) -> str | None:
     """Pixels, or else images: what is known of the training of every cell. None where neither is."""
-    known = [_mean_samples(cell) for cell in _cells(comparison)]
+    known = [_training(cell) for cell in _cells(comparison)]
     if not known or None in known:
         return None
     return "images" if any(samples.pixels is None for samples in known) else "pixels"
@@ -73,7 +72,7 @@ def draw_costs(comparison: Comparison) -> Chart | None:
         return None
     free, charged, unknown = [], [], set()
     for cell in _cells(comparison):
-        cost = getattr(_mean_samples(cell), kind)
+        cost = getattr(_training(cell), kind)
         free.append(Point(cell.arm, cost, cell.mean))
         before = pretraining_of(cell.runs[0])
         if before is None or getattr(before, kind) is None:
@@ -93,11 +92,7 @@ def draw_costs(comparison: Comparison) -> Chart | None:
 def draw_samples(comparison: Comparison) -> Chart | None:
     """Bars as in the paper's figure 2, of the longest training of each arm; None where nothing is known."""
     cells = [_longest(comparison, arm) for arm in comparison.arms]
-    accounts = [
-        account_of_run(cell.runs[0])._replace(name=f"{name_arm(cell.arm)}, {cell.length}")
-        for cell in cells
-        if cell
-    ]
+    accounts = [_account(cell) for cell in cells if cell]
     if not any(phase.samples for account in accounts for phase in account.phases):
         return None
     caption = (
@@ -149,9 +144,13 @@ def _longest(comparison: Comparison, arm: str) -> Cell | None:
     return next((cell for cell in reversed(_cells(comparison)) if cell.arm == arm), None)
 
 
-def _mean_samples(cell: Cell) -> Samples | None:
-    """Of the training of its runs."""
-    known = [samples_of_run(run) for run in cell.runs]
-    if None in known:
-        return None
-    return Samples(*(None if None in counts else fmean(counts) for counts in zip(*known, strict=True)))
+def _training(cell: Cell) -> Samples | None:
+    return mean_samples([samples_of_run(run) for run in cell.runs])
+
+
+def _account(cell: Cell) -> Account:
+    """Of a mean run of it; one weight file serves them all."""
+    account = account_of_run(cell.runs[0])
+    before, training = account.phases
+    name = f"{name_arm(cell.arm)}, {cell.length}"
+    return Account(name, [before, training._replace(samples=_training(cell))])
