@@ -14,6 +14,7 @@ from rethink_pretrain.analysis.accounting import (
     account_of_run,
     as_json,
     describe_samples,
+    mean_samples,
     pretraining_of,
     pretraining_phase,
     samples_of_run,
@@ -154,3 +155,13 @@ class TestAccount:
                 }
             ]
         }
+
+
+class TestMeanSamples:
+    def test_of_two_runs(self):
+        runs = [Samples(10, 30, 500), Samples(20, 31, 700)]
+        assert mean_samples(runs) == Samples(15, 30.5, 600)
+
+    def test_a_count_unknown_of_one_is_unknown_of_all(self):
+        assert mean_samples([Samples(10, None, 500), Samples(20, 31, 700)]) == Samples(15, None, 600)
+        assert mean_samples([Samples(10, 30, 500), None]) is None
