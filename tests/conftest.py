@@ -4,6 +4,7 @@
 import setuptools  # noqa: F401  # isort: skip
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,3 +89,8 @@ def short_cfg(datasets, tmp_path):
     cfg = load_config(TOY_CONFIG, opts=[*SHORT_RUN, "OUTPUT_DIR", str(tmp_path / "run")])
     cfg.MODEL.DEVICE = "cpu"
     return cfg
+
+
+def pytest_configure() -> None:
+    """A shell starts what it runs in the background deaf to SIGINT, and so would be what the tests start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
