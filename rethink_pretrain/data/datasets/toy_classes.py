@@ -101,7 +101,7 @@ def make_toy_classification(
     seed: int,
     num_workers: int | None = None,
 ) -> dict:
-    """Write `output`/{train,val}/<class>/*.jpg and info.json, unless already there.
+    """Write info.json and, in `output`/{train,val}, a folder of JPEG files per class, unless already there.
 
     `num_train` and `num_val` are >= 8, one picture per class; `image_size` is the side, 64..2048 px; `seed`
     >= 0; `num_workers` >= 1 processes, by default one per usable core. Shows how far it is (`progress`). An
