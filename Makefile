@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 export GOMP_SPINCOUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo study test test-all docs lint format clean
+.PHONY: help setup demo study bench test test-all docs lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ study: $(STAMP) ## the toy study: 60 runs, about two hours on two CPU cores, int
 	  --output output/study/report_10_percent.html --json output/study/comparison_10_percent.json
 	$(BIN)/python tools/compare_runs.py output/sweeps/toy_study/*@1_seed? --margin 1 \
 	  --output output/study/report_1_percent.html --json output/study/comparison_1_percent.json
+
+bench: $(STAMP) ## time everything beside stock Detectron2 on the CPU, into output/bench
+	$(BIN)/python tools/benchmark.py all --against stock --json output/bench --figure output/bench/ratios.png
 
 docs: $(STAMP) ## the documentation as pages, into output/docs
 	@$(PIP) install -q --no-build-isolation -c $(CONSTRAINTS) -e ".[docs]"

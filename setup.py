@@ -4,9 +4,10 @@ from setuptools import find_packages, setup
 
 RAW = ["tifffile"]  # images of any number of channels and bits, where they are TIFF
 SLURM = ["submitit"]
+HOTCOCO = ["hotcoco"]
 DOCS = ["sphinx", "myst-parser", "furo"]
 NOTEBOOK = ["nbclient", "nbformat", "ipykernel"]
-TEST = [*RAW, *SLURM, *NOTEBOOK, "pytest", "pytest-xdist", "hypothesis", "ruff"]
+TEST = [*RAW, *SLURM, *HOTCOCO, *NOTEBOOK, "pytest", "pytest-xdist", "hypothesis", "ruff"]
 
 setup(
     name="rethink-pretrain",
@@ -42,12 +43,14 @@ setup(
         "pyyaml",
         "jinja2",
         "safetensors",
+        "simplejpeg",
         "scipy",
     ],
     extras_require={
         "raw": RAW,
         "slurm": SLURM,
         "wandb": ["wandb"],
+        "hotcoco": HOTCOCO,
         "docs": DOCS,
         "test": TEST,
         "dev": [*TEST, *DOCS, "pre-commit", "pytest-cov"],

@@ -11,9 +11,10 @@ SOURCES = sorted(path for name in (PACKAGE, "tools", "tests") for path in (ROOT 
 
 # Part of the package -> the parts that it may import; "" is __init__.py of the package itself.
 MAY_IMPORT = {
-    "": {"modeling"},
+    "": set(),  # it loads modeling by name, behind the host's
     "analysis": {"errors", "files", "plain_yaml"},
     "checkpoint": {"compat", "errors", "files"},
+    "command_line": {"errors"},
     "compat": set(),
     "config": {"compat", "errors", "layers", "plain_yaml", "solver"},
     "cores": set(),
@@ -28,6 +29,7 @@ MAY_IMPORT = {
         "errors",
         "evaluation",
         "files",
+        "layers",
         "modeling",
         "progress",
         "solver",
@@ -42,7 +44,17 @@ MAY_IMPORT = {
     "solver": {"errors"},
 }
 # Arithmetic and file reading, tested in milliseconds and usable where no detector runs.
-WITHOUT_TORCH = {"analysis", "errors", "files", "plain_yaml", "progress", "solver"}
+WITHOUT_TORCH = {
+    "",
+    "analysis",
+    "command_line",
+    "cores",
+    "errors",
+    "files",
+    "plain_yaml",
+    "progress",
+    "solver",
+}
 HEAVY = {"torch", "torchvision", "detectron2", "fvcore"}
 
 

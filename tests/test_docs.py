@@ -124,12 +124,17 @@ def test_files_exist(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_flags_exist(page):
-    """Every --flag behind a tool's name stands in its source; a list of names may make flags of it."""
+    """Every --flag behind a tool's name is one of its own or a shared one; a list of names may make flags."""
+    shared = (REPOSITORY / "rethink_pretrain" / "command_line.py").read_text(encoding="utf-8")
     for command in COMMAND.finditer(page.read_text(encoding="utf-8").replace("\\\n", " ")):
         source = (REPOSITORY / command["tool"]).read_text(encoding="utf-8")
+        # Named in the tool, or in a function of the shared flags that it calls.
+        parts = shared.split("\ndef ")
+        source += "".join(part for part in parts if f"{part.partition('(')[0]}(parser" in source)
         words = command["words"].partition(" -- ")[0]  # behind it stand those of another tool
         for flag in re.findall(r"(?<=\s)--[a-z][\w-]*", words):
-            names = (f'"{flag}"', f'"{flag.removeprefix("--").replace("-", "_")}"')
+            key = flag.removeprefix("--").replace("-", "_")
+            names = (f'"{flag}"', f'"{key}"', f'"{key.upper()}"')
             assert any(name in source for name in names), f"{page.name}: {command['tool']} has no {flag}"
 
 

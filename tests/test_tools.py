@@ -72,6 +72,7 @@ def test_the_hosts_own_warnings_are_not_shown(tmp_path):
     ("name", "flag"),
     [
         ("bench_reliability.py", "--stock"),
+        ("benchmark.py", "--against"),
         ("check_configs.py", "--update"),
         ("compare_runs.py", "--force"),
         ("convert_weights.py", "--layout"),

@@ -10,9 +10,10 @@ same end, or has accepted a broken checkpoint.
 
 import argparse
 import os
-import sys
 import tempfile
 from pathlib import Path
+
+from rethink_pretrain.command_line import tool
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "toy" / "scratch_mask_rcnn_R_18_FPN_gn.yaml"
@@ -118,22 +119,17 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     return 0 if not args.trials or all_survived(result["contestants"]["ours"]) else 1
 
 
+@tool()
 def main() -> None:
     """In a folder of its own, which goes at the end."""
     args = parse_args()
     # Runs are forked from this process, which must not have threads of its own.
     os.environ |= {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "1000"}
-    from rethink_pretrain.errors import one_line_errors
-
-    with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         if args.keep:
             args.keep.mkdir(parents=True)
         raise SystemExit(run(args, args.keep or Path(temporary)))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -11,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 
+from rethink_pretrain.command_line import tool
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 GOLDEN = ROOT / "tests" / "golden" / "models.json"
@@ -102,19 +104,13 @@ def run(args: argparse.Namespace) -> bool:
     return not problems
 
 
+@tool()
 def main() -> None:
     """Status 1 for any problem."""
     args = parse_args()
-    from rethink_pretrain.errors import one_line_errors
-
-    with one_line_errors():
-        healthy = run(args)
+    healthy = run(args)
     raise SystemExit(0 if healthy else 1)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

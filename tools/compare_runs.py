@@ -7,8 +7,9 @@ in more than their start, their length and their seed are refused.
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+from rethink_pretrain.command_line import tool
 
 AXES = ("images", "iterations", "instances", "pixels", "epochs", "hours", "gpu-hours")
 
@@ -78,6 +79,7 @@ def compare(args: argparse.Namespace, runs: list, left_out: list):
     return comparison
 
 
+@tool()
 def main() -> None:
     """Gather, check, compare, write, say what came out and where it is."""
     args = parse_args()
@@ -85,29 +87,23 @@ def main() -> None:
     from rethink_pretrain.analysis.comparable import check_comparable
     from rethink_pretrain.analysis.gather import gather
     from rethink_pretrain.analysis.page import Section, write_page
-    from rethink_pretrain.errors import one_line_errors
     from rethink_pretrain.files import write_json
 
-    with one_line_errors():
-        runs, left_out = gather(args.runs, args.metric)
-        report.check_measured(runs, args.metric)
-        if not args.force:
-            check_comparable(runs)
-        comparison = compare(args, runs, left_out)
-        sections = report.report(runs, comparison, args.against, left_out)
-        write_page(args.output, report.title(comparison), sections, subtitle=report.subtitle(runs))
-        if args.figures:
-            curves = export.curves_table(runs, args.metric, args.against or report.default_axis(runs))
-            export.write_files(args.figures, [*sections, Section("curves", [curves])])
-        if args.json:
-            write_json(Path(args.json), export.as_data(comparison))
+    runs, left_out = gather(args.runs, args.metric)
+    report.check_measured(runs, args.metric)
+    if not args.force:
+        check_comparable(runs)
+    comparison = compare(args, runs, left_out)
+    sections = report.report(runs, comparison, args.against, left_out)
+    write_page(args.output, report.title(comparison), sections, subtitle=report.subtitle(runs))
+    if args.figures:
+        curves = export.curves_table(runs, args.metric, args.against or report.default_axis(runs))
+        export.write_files(args.figures, [*sections, Section("curves", [curves])])
+    if args.json:
+        write_json(Path(args.json), export.as_data(comparison))
     print(report.as_text(comparison))
     print(args.output)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

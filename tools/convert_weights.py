@@ -10,9 +10,10 @@ import argparse
 import logging
 import math
 import shlex
-import sys
 from collections import Counter
 from pathlib import Path
+
+from rethink_pretrain.command_line import tool
 
 COUNTS = ("images", "instances", "pixels")
 # Spelt out here so that --help needs no torch; a test compares them with the package's.
@@ -134,20 +135,14 @@ def module_of(name: str, prefix: str) -> str:
     return start + name[len(start) :].partition(".")[0]
 
 
+@tool()
 def main() -> None:
     """Only our own warnings."""
     args = parse_args()
-    from rethink_pretrain.errors import one_line_errors
-
     logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger("rethink_pretrain").setLevel(logging.WARNING)
-    with one_line_errors():
-        convert(args)
+    convert(args)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -14,6 +14,8 @@ import functools
 import sys
 from pathlib import Path
 
+from rethink_pretrain.command_line import tool
+
 
 def parse_args() -> argparse.Namespace:
     """Of what, and where to."""
@@ -145,6 +147,7 @@ def write(path: Path, action) -> None:
     print(path)
 
 
+@tool()
 def main() -> None:
     """Count, print, write."""
     args = parse_args()
@@ -152,27 +155,21 @@ def main() -> None:
     from rethink_pretrain.analysis.accounting import account_of_run, as_json
     from rethink_pretrain.analysis.runs import read_runs
     from rethink_pretrain.analysis.samples_chart import plot_samples
-    from rethink_pretrain.errors import one_line_errors
     from rethink_pretrain.files import write_json
 
-    with one_line_errors():
-        if args.paper:
-            accounts = figure_2.figure_2()
-            print("\n".join([*figure_2.working(), "", figure_2.NOTE, ""]))
-        elif args.configs:
-            accounts = accounts_of_configs(args.configs, args.train_json)
-        else:
-            accounts = [account_of_run(run) for run in read_runs(args.runs)]
-        print_table(accounts)
-        if args.json:
-            write(args.json, lambda: write_json(args.json, as_json(accounts)))
-        if args.figure:
-            write(args.figure, lambda: plot_samples(accounts).savefig(args.figure, dpi=150))
+    if args.paper:
+        accounts = figure_2.figure_2()
+        print("\n".join([*figure_2.working(), "", figure_2.NOTE, ""]))
+    elif args.configs:
+        accounts = accounts_of_configs(args.configs, args.train_json)
+    else:
+        accounts = [account_of_run(run) for run in read_runs(args.runs)]
+    print_table(accounts)
+    if args.json:
+        write(args.json, lambda: write_json(args.json, as_json(accounts)))
+    if args.figure:
+        write(args.figure, lambda: plot_samples(accounts).savefig(args.figure, dpi=150))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from rethink_pretrain.command_line import tool
+
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / "configs" / "toy"
 PRETRAINING = CONFIGS / "pretrain_R_18_gn.yaml"
@@ -150,24 +152,18 @@ def report(output: Path, summary: dict) -> None:
     )
 
 
+@tool("Stopped. The same command goes on from the last checkpoint.")
 def main() -> None:
     """Data, training, pictures, numbers."""
     args = parse_args()
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # see train_net.py
-    from rethink_pretrain.errors import one_line_errors
-
     output, start = Path(args.output), time.perf_counter()
-    with one_line_errors():
-        open_folder(output)
-        data = make_data()
-        train(output, args.opts, [])
-        draw(output, data)
-        report(output, summarize(output, time.perf_counter() - start))
+    open_folder(output)
+    data = make_data()
+    train(output, args.opts, [])
+    draw(output, data)
+    report(output, summarize(output, time.perf_counter() - start))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

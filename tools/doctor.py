@@ -7,21 +7,19 @@ with 1.
 
 import argparse
 import logging
-import sys
+
+from rethink_pretrain.command_line import add_config_flags, add_opts, add_trust_flag, tool
 
 
 def parse_args() -> argparse.Namespace:
     """The config as in tools/train_net.py."""
     summary, _, rest = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(description=summary, epilog=rest)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a file of configs/")
-    overlay_help = "merge configs/_overlay/NAME.yaml on top"
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=overlay_help)
+    add_config_flags(parser)
     parser.add_argument("--no-weights", action="store_true", help="do not load (or download) MODEL.WEIGHTS")
-    trust_help = "let weights run code: only from people you know"
-    parser.add_argument("--trust-pickle", action="store_true", help=trust_help)
+    add_trust_flag(parser)
     parser.add_argument("--num-gpus", type=int, default=1, help="of the run, over all machines")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override config keys")
+    add_opts(parser)
     return parser.parse_args()
 
 
@@ -65,20 +63,14 @@ def fail(message: str) -> None:
     raise UserError(message)
 
 
+@tool()
 def main() -> None:
     """Only the findings, not what the host logs while it loads."""
     args = parse_args()
-    from rethink_pretrain.errors import one_line_errors
-
     logging.getLogger().setLevel(logging.ERROR)
-    with one_line_errors():
-        healthy = run(args)
+    healthy = run(args)
     raise SystemExit(0 if healthy else 1)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

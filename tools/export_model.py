@@ -8,8 +8,9 @@ optimizer, and nothing that could run. MODEL.WEIGHTS and --weights take it as th
 
 import argparse
 import logging
-import sys
 from pathlib import Path
+
+from rethink_pretrain.command_line import add_trust_flag, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,8 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=overlay_help)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="ends in .safetensors")
     parser.add_argument("--force", action="store_true", help="replace a file that is there already")
-    trust_help = "let the weights run code; only for files of people you know"
-    parser.add_argument("--trust-pickle", action="store_true", help=trust_help)
+    add_trust_flag(parser)
     args, args.opts = parser.parse_known_args()
     if unknown := [word for word in args.opts if word.startswith("--")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -58,20 +58,14 @@ def export(args: argparse.Namespace) -> None:
     print(f"{args.output}: {num_parameters:,} parameters of {source}, {megabytes:.1f} MB")
 
 
+@tool("Stopped. Nothing was written.")
 def main() -> None:
     """Only our own warnings, not what the host logs while it loads."""
     args = parse_args()
-    from rethink_pretrain.errors import one_line_errors
-
     logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger("rethink_pretrain").setLevel(logging.WARNING)
-    with one_line_errors():
-        export(args)
+    export(args)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped. Nothing was written.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rethink_pretrain.command_line import tool
+
 TRAIN_NET = Path(__file__).resolve().with_name("train_net.py")
 OURS = ("--num-gpus", "--num-machines", "--machine-rank", "--dist-url")  # flags that the job decides
 
@@ -124,18 +126,12 @@ def failure(message: str) -> Exception:
     return UserError(message)
 
 
+@tool()
 def main() -> None:
     """Submit."""
     args = parse_args()
-    from rethink_pretrain.errors import one_line_errors
-
-    with one_line_errors():
-        launch(args)
+    launch(args)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

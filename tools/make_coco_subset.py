@@ -9,9 +9,10 @@ as they are.
 import argparse
 import gc
 import json
-import sys
 from collections import defaultdict
 from pathlib import Path
+
+from rethink_pretrain.command_line import tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,40 +76,36 @@ def make_subset(document: dict, num_images: int, seed: int, stratified: bool) ->
     return subset, words
 
 
+@tool("Stopped. Nothing was written.")
 def main() -> None:
     """Read, choose, write."""
     args = parse_args()
     # Millions of small objects, none of them in cycles: looking for such would double the time.
     gc.disable()
-    from rethink_pretrain.errors import UserError, one_line_errors
+    from rethink_pretrain.errors import UserError
     from rethink_pretrain.files import write_text
     from rethink_pretrain.progress import progress
 
-    with one_line_errors():
-        output = Path(args.output)
-        if output.exists() and not args.overwrite:
-            raise UserError(f"{output} is there already. Choose another --output, or add --overwrite.")
-        if not output.parent.is_dir():
-            raise UserError(f"The folder {output.parent} does not exist.")
-        with progress(output.name, total=3) as step:
-            step.announce(f"reading {args.json}")
-            document = read(Path(args.json))
-            step.advance()
-            step.announce("choosing")
-            subset, words = make_subset(document, args.num_images, args.seed, args.stratified)
-            step.advance()
-            step.announce("writing")
-            try:
-                write_text(output, json.dumps(subset))
-            except OSError as error:
-                raise UserError(f"Cannot write {output}: {error.strerror}.") from None
-            step.advance()
-        print(f"{output}: {words}")
+    output = Path(args.output)
+    if output.exists() and not args.overwrite:
+        raise UserError(f"{output} is there already. Choose another --output, or add --overwrite.")
+    if not output.parent.is_dir():
+        raise UserError(f"The folder {output.parent} does not exist.")
+    with progress(output.name, total=3) as step:
+        step.announce(f"reading {args.json}")
+        document = read(Path(args.json))
+        step.advance()
+        step.announce("choosing")
+        subset, words = make_subset(document, args.num_images, args.seed, args.stratified)
+        step.advance()
+        step.announce("writing")
+        try:
+            write_text(output, json.dumps(subset))
+        except OSError as error:
+            raise UserError(f"Cannot write {output}: {error.strerror}.") from None
+        step.advance()
+    print(f"{output}: {words}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped. Nothing was written.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

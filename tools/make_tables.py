@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Writes the tables of configs and reported numbers from results/paper.json: tools/make_tables.py [--check]
 
-Fills what stands between `<!-- table: NAME -->` and `<!-- end table -->` in README.md, configs/README.md and
-docs/reproducing.md, and the lines `# Expected:` (where somebody reports a number) and `# Cost:` of every
-config but the toy ones. NAME is `configs`, `extra`, `summary`, `costs` or `sweep-costs`; GFLOPs, which
-the last two scale by, are those of tests/golden/models.json. With --check it writes nothing, and ends with 1
-where one is out of date.
+Fills what stands between `<!-- table: NAME -->` and `<!-- end table -->` in README.md, configs/README.md,
+docs/reproducing.md and docs/speed.md, and the lines `# Expected:` (where somebody reports a number) and
+`# Cost:` of every config but the toy ones. NAME is `configs`, `extra`, `summary`, `costs`, `sweep-costs` or
+`speed`, which is from results/bench; GFLOPs, which the costs scale by, are in tests/golden/models.json.
+With --check it writes nothing, and ends with 1 where one is out of date.
 """
 
 import argparse
@@ -13,10 +13,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from rethink_pretrain.command_line import tool
+
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 GOLDEN = ROOT / "tests" / "golden" / "models.json"
-PAGES = ("README.md", "configs/README.md", "docs/reproducing.md")
+PAGES = ("README.md", "configs/README.md", "docs/reproducing.md", "docs/speed.md")
 MARKERS = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end table -->)", re.DOTALL)
 
 
@@ -150,6 +152,7 @@ def read_length(config: str, opts: Sequence[str] = ()) -> float:
 
 def fill(text: str, page: str, paper, lengths: dict[str, float]) -> str:
     """`text` of a page with all its tables."""
+    from rethink_pretrain.analysis.bench import benchmark_table, read_benchmarks
     from rethink_pretrain.errors import UserError
 
     configs = list(lengths)
@@ -160,6 +163,7 @@ def fill(text: str, page: str, paper, lengths: dict[str, float]) -> str:
         "summary": lambda: summary_table(paper, configs),
         "costs": lambda: cost_table(paper, {c: lengths[c] for c in papers if not c.endswith("_tta.yaml")}),
         "sweep-costs": lambda: sweep_cost_table(paper),
+        "speed": lambda: benchmark_table(read_benchmarks(ROOT / "results" / "bench")),
     }
 
     def replace(match: re.Match) -> str:
@@ -209,13 +213,11 @@ def run(check: bool) -> list[Path]:
     return stale
 
 
+@tool()
 def main() -> None:
     """Name every file that changed or would change."""
     args = parse_args()
-    from rethink_pretrain.errors import one_line_errors
-
-    with one_line_errors():
-        stale = run(args.check)
+    stale = run(args.check)
     for path in stale:
         print(f"{'out of date' if args.check else 'wrote'}: {path.relative_to(ROOT)}")
     raise SystemExit(1 if args.check and stale else 0)

@@ -10,7 +10,8 @@ The same arguments give the same bytes on any number of workers.
 """
 
 import argparse
-import sys
+
+from rethink_pretrain.command_line import tool
 
 NEXT_COMMAND = "python tools/train_net.py --config-file configs/toy/scratch_mask_rcnn_R_18_FPN_gn.yaml"
 DETECTION = {"num_train": 3000, "num_val": 250, "image_size": 128}
@@ -58,17 +59,10 @@ def report(summary: dict) -> None:
         print(f"Next: {NEXT_COMMAND}")
 
 
+@tool("Interrupted. The same command completes the set.")
 def main() -> None:
-    arguments = parse_arguments()
-    try:
-        from rethink_pretrain.errors import one_line_errors
-
-        with one_line_errors():
-            summary = make(**vars(arguments))
-    except KeyboardInterrupt:
-        print("Interrupted. The same command completes the set.", file=sys.stderr)
-        raise SystemExit(130) from None
-    report(summary)
+    """Make, say what came out."""
+    report(make(**vars(parse_arguments())))
 
 
 if __name__ == "__main__":

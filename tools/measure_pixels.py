@@ -7,7 +7,8 @@ The same arguments draw the same images. Values are those of the files, before a
 """
 
 import argparse
-import sys
+
+from rethink_pretrain.command_line import tool
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -47,19 +48,15 @@ def as_options(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
     return 'MODEL.PIXEL_MEAN "[{}]" MODEL.PIXEL_STD "[{}]"'.format(*texts)
 
 
+@tool("Interrupted.")
 def main() -> None:
+    """Measure, print."""
     arguments = parse_arguments()
     from rethink_pretrain.data import measure_pixels, sample_files
-    from rethink_pretrain.errors import one_line_errors
     from rethink_pretrain.progress import track
 
-    try:
-        with one_line_errors():
-            files = sample_files(find_files(arguments), arguments.num_images, arguments.seed)
-            result = measure_pixels(track(files, "Measuring"), arguments.format)
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        raise SystemExit(130) from None
+    files = sample_files(find_files(arguments), arguments.num_images, arguments.seed)
+    result = measure_pixels(track(files, "Measuring"), arguments.format)
     stored = " and ".join(result.types)
     print(f"{result.num_images} images, {result.num_pixels} pixels, {len(result.mean)} channels, {stored}")
     if len(result.types) > 1:

@@ -13,6 +13,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from rethink_pretrain.command_line import tool
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -304,19 +306,13 @@ def run(args: argparse.Namespace) -> None:
         write_json(Path(args.json), as_json(args, facts, verdict, rows, routes, prices, speed))
 
 
+@tool()
 def main() -> None:
     """A plan, or one line of error."""
     args = parse_args()
-    from rethink_pretrain.errors import one_line_errors
-
     logging.getLogger().setLevel(logging.ERROR)
-    with one_line_errors():
-        run(args)
+    run(args)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -7,8 +7,9 @@ Writes every image with what was found, predictions.json in COCO's results forma
 
 import argparse
 import logging
-import sys
 from pathlib import Path
+
+from rethink_pretrain.command_line import add_trust_flag, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,8 +31,7 @@ def parse_args() -> argparse.Namespace:
     score_help = "of the objects that are drawn (%(default)s)"
     parser.add_argument("--min-score", type=float, default=0.5, metavar="S", help=score_help)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="made if it is not there")
-    trust_help = "let weights run code: only from people you know"
-    parser.add_argument("--trust-pickle", action="store_true", help=trust_help)
+    add_trust_flag(parser)
     # Not a positional of its own: argparse would fill it before it has seen the options.
     args, args.opts = parser.parse_known_args()
     if unknown := [word for word in args.opts if word.startswith("--")]:
@@ -63,20 +63,14 @@ def predict(args: argparse.Namespace) -> None:
     print(f"{args.output}: {found}{left_out}")
 
 
+@tool("Stopped. There is no predictions.json yet.")
 def main() -> None:
     """Only our own warnings, not what the host logs while it loads."""
     args = parse_args()
-    from rethink_pretrain.errors import one_line_errors
-
     logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger("rethink_pretrain").setLevel(logging.WARNING)
-    with one_line_errors():
-        predict(args)
+    predict(args)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped. There is no predictions.json yet.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -8,9 +8,10 @@ Prints Markdown tables.
 """
 
 import argparse
-import sys
 from dataclasses import asdict
 from pathlib import Path
+
+from rethink_pretrain.command_line import tool
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = {"v100-detectron2": "8 V100", "p100-detectron": "8 P100"}  # name -> hardware in results/paper.json
@@ -227,18 +228,12 @@ def write(args: argparse.Namespace, machine, job, predictions: list, source: str
         plot_scaling(predictions, args.figure, title)
 
 
+@tool()
 def main() -> None:
     """One table or one line of error."""
     args = parse_args()
-    from rethink_pretrain.errors import one_line_errors
-
-    with one_line_errors():
-        run(args)
+    run(args)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -8,6 +8,8 @@ import argparse
 import json
 import sys
 
+from rethink_pretrain.command_line import tool
+
 
 def parse_args() -> argparse.Namespace:
     """Which folders."""
@@ -51,14 +53,13 @@ def print_table(statuses: list) -> None:
     Console(width=wide).print(table)
 
 
+@tool()
 def main() -> None:
     """Find, read, print."""
     args = parse_args()
     from rethink_pretrain.analysis.status import find_runs, read_status
-    from rethink_pretrain.errors import one_line_errors
 
-    with one_line_errors():
-        statuses = [read_status(run) for run in find_runs(args.folders)]
+    statuses = [read_status(run) for run in find_runs(args.folders)]
     if args.json:
         print(json.dumps([status._asdict() for status in statuses], indent=2))
     else:
@@ -66,8 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

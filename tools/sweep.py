@@ -11,6 +11,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from rethink_pretrain.command_line import tool
+
 TRAIN_NET = Path(__file__).resolve().with_name("train_net.py")
 SWEEPS = TRAIN_NET.parents[1] / "configs" / "sweeps"
 
@@ -94,25 +96,20 @@ def failure(message: str) -> Exception:
     return UserError(message)
 
 
+@tool("Stopped. The same command goes on where it was.")
 def main() -> None:
     """Print, run or tell."""
     args = parse_args()
     from rethink_pretrain.analysis.sweeps import read_sweep
-    from rethink_pretrain.errors import one_line_errors
 
-    with one_line_errors():
-        runs = read_sweep(find_sweep(args.sweep), args.output)
-        if args.status:
-            print_status(runs)
-        elif args.run:
-            execute(runs, args.num_gpus, max(args.at_once, 1))
-        else:
-            print_commands(runs, args.num_gpus)
+    runs = read_sweep(find_sweep(args.sweep), args.output)
+    if args.status:
+        print_status(runs)
+    elif args.run:
+        execute(runs, args.num_gpus, max(args.at_once, 1))
+    else:
+        print_commands(runs, args.num_gpus)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on where it was.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

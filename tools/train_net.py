@@ -3,31 +3,25 @@
 
 import argparse
 import os
-import sys
 
-OWN_DATA = ("train_json", "train_images", "val_json", "val_images")
+from rethink_pretrain import command_line
+
+OWN_DATA = ("TRAIN_JSON", "TRAIN_IMAGES", "VAL_JSON", "VAL_IMAGES")
 
 
 def parse_args() -> argparse.Namespace:
     """The host's flags, --overlay, --dry-run and four for data of the user's own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a file of configs/")
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help="of configs/_overlay")
-    for flag in OWN_DATA:
-        parser.add_argument(f"--{flag.replace('_', '-')}", metavar="PATH", help="your data: give all four")
-    parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
+    command_line.add_config_flags(parser)
+    command_line.add_key_flags(parser, OWN_DATA, "PATH", "your data: give all four")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
-    parser.add_argument("--trust-pickle", action="store_true", help="let weight files run code")
+    command_line.add_trust_flag(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config as YAML and exit")
-    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs per machine, one process each")
-    parser.add_argument("--num-machines", type=int, default=1)
-    parser.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0")
-    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT where several machines meet")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override config keys")
+    command_line.add_run_flags(parser)
+    command_line.add_opts(parser)
     args = parser.parse_args()
-    own = {f"RETHINK.DATA.{flag.upper()}": getattr(args, flag) for flag in OWN_DATA if getattr(args, flag)}
-    own |= {"RETHINK.TRUST_PICKLE": "True"} if args.trust_pickle else {}
-    args.opts = [word for pair in own.items() for word in pair] + args.opts
+    trust = ["RETHINK.TRUST_PICKLE", "True"] if args.trust_pickle else []
+    args.opts = command_line.as_opts(args, "RETHINK.DATA", OWN_DATA) + trust + args.opts
     return args
 
 
@@ -53,28 +47,22 @@ def configure(args: argparse.Namespace):
     return cfg, processes
 
 
+@command_line.tool("Stopped. --resume goes on from the last checkpoint.")
 def main() -> None:
     """Check everything in this process first, so that a mistake is one line and not one per GPU."""
     args = parse_args()
     # Threads that spin for long while they wait make a CPU step several times slower beside a busy process.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    from rethink_pretrain.errors import one_line_errors
+    cfg, processes = configure(args)
+    from rethink_pretrain.engine import describe_recipe, format_recipe, launch
 
-    with one_line_errors():
-        cfg, processes = configure(args)
-        from rethink_pretrain.engine import describe_recipe, format_recipe, launch
-
-        if args.dry_run:
-            recipe = format_recipe(describe_recipe(cfg, processes.total))
-            print("# " + recipe.replace("\n", "\n# "), cfg.dump(), sep="\n", end="")
-            return
-        machines = (args.num_machines, args.machine_rank, args.dist_url)
-        launch(run, (cfg, args), processes, cfg.MODEL.DEVICE, *machines)
+    if args.dry_run:
+        recipe = format_recipe(describe_recipe(cfg, processes.total))
+        print("# " + recipe.replace("\n", "\n# "), cfg.dump(), sep="\n", end="")
+        return
+    machines = (args.num_machines, args.machine_rank, args.dist_url)
+    launch(run, (cfg, args), processes, cfg.MODEL.DEVICE, *machines)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped. --resume goes on from the last checkpoint.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

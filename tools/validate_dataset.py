@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from rethink_pretrain.command_line import tool
+
 CLEAN, PROBLEMS, UNREADABLE = 0, 1, 2
 
 
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     return PROBLEMS if report.num_errors or (args.strict and report.num_warnings) else CLEAN
 
 
+@tool()
 def main() -> None:
     """Errors of use in one line, with a status of their own."""
     args = parse_args()
@@ -72,8 +75,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -10,8 +10,9 @@ An output that ends in .html is one page with everything in it; any other is a f
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+from rethink_pretrain.command_line import tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -86,26 +87,21 @@ def look_at_predictions(args: argparse.Namespace) -> tuple[str, str, list]:
     return f"Mistakes of {args.run or args.results}", f"{name}: {looking.describe(document)}", sections
 
 
+@tool()
 def main() -> None:
     """Look, write, say where it is."""
     args = parse_args()
     from rethink_pretrain.analysis.page import write_page, write_pictures
-    from rethink_pretrain.errors import one_line_errors
 
-    with one_line_errors():
-        look = look_at_data if args.command == "data" else look_at_predictions
-        title, subtitle, sections = look(args)
-        if args.output.endswith(".html"):
-            write_page(args.output, title, sections, subtitle=subtitle)
-            print(args.output)
-        else:
-            number = write_pictures(args.output, sections)
-            print(f"{number} picture{'s' * (number != 1)} in {args.output}")
+    look = look_at_data if args.command == "data" else look_at_predictions
+    title, subtitle, sections = look(args)
+    if args.output.endswith(".html"):
+        write_page(args.output, title, sections, subtitle=subtitle)
+        print(args.output)
+    else:
+        number = write_pictures(args.output, sections)
+        print(f"{number} picture{'s' * (number != 1)} in {args.output}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -25,7 +25,9 @@ _HARMLESS = {
     *("RETHINK.REFERENCE_EVAL_PERIOD", "RETHINK.REFERENCE_CHECKPOINT_PERIOD"),
     *("RETHINK.DOCTOR", "RETHINK.MIN_COVERAGE"),
 }
-_HARMLESS_NODES = ("RETHINK.WATCH.", "RETHINK.CLASSIFIER.")  # the latter of pre-training
+_PRECISION = "RETHINK.SPEED.PRECISION"
+# The second is of pre-training. The third makes the same training faster, but for the precision.
+_HARMLESS_NODES = ("RETHINK.WATCH.", "RETHINK.CLASSIFIER.", "RETHINK.SPEED.")
 # How a batch is split: harmless but for norms with statistics of what passes through the model at once.
 _SPLITTING = {"RETHINK.MICRO_BATCH", "RETHINK.IMAGES_PER_GPU"}
 
@@ -116,14 +118,17 @@ def _shorten(text: str) -> str:
 
 
 def _facts(run: RunData) -> dict[str, Any]:
-    """The config, with the batch that was in use."""
-    return {**run.config, "SOLVER.IMS_PER_BATCH": run.images_per_step} if run.config else {}
+    """The config, with the batch that was in use. Runs that do not know of a precision had fp32."""
+    if not run.config:
+        return {}
+    return {_PRECISION: "fp32", **run.config, "SOLVER.IMS_PER_BATCH": run.images_per_step}
 
 
 def _is_allowed(key: str, runs: Sequence[RunData]) -> bool:
     if key in _SPLITTING:
         return not any(_has_batch_statistics(run.config) for run in runs)
-    return key in _STUDIED or key in _HARMLESS or key.startswith(_HARMLESS_NODES)
+    harmless = key in _HARMLESS or key.startswith(_HARMLESS_NODES)
+    return key != _PRECISION and (harmless or key in _STUDIED)
 
 
 def _follows_arms(key: str, runs: Sequence[RunData], values: Sequence[Any]) -> bool:

@@ -1,5 +1,7 @@
 """Every config key of ours. Host defaults stay as they are; the YAML that needs another value sets it."""
 
+import os
+
 from detectron2.config import CfgNode
 
 from ..solver.schedule import COCO_TRAIN2017_IMAGES, IMAGES_1X
@@ -12,6 +14,7 @@ def add_rethink_config(cfg: CfgNode) -> None:
     _add_schedule(cfg)
     _add_watch(cfg)
     _add_safety(cfg)
+    _add_speed(cfg)
 
     # Random initialisation: "detectron" (the paper's code), "detectron2" (the host) or "msra" (the paper's
     # VGG-16). See modeling/init.py for what differs.
@@ -138,3 +141,34 @@ def _add_safety(cfg: CfgNode) -> None:
     cfg.RETHINK.MAX_BAD_IMAGES = 0.01
     # Images of more pixels are not decoded.
     cfg.RETHINK.MAX_IMAGE_PIXELS = 100_000_000
+
+
+def _add_speed(cfg: CfgNode) -> None:
+    # The same training in less time. Every switch has a plain path with the same mathematics, the host's own;
+    # with the environment variable RETHINK_SPEED=off that is the default of all.
+    fast = os.environ.get("RETHINK_SPEED") != "off"
+    cfg.RETHINK.SPEED = CfgNode()
+    # Arithmetic of the forward and backward pass: "fp32", or "bf16" by autocast, on CUDA and on a CPU.
+    # Weights, losses and the statistics of norms stay fp32. fp16 is the host's SOLVER.AMP.ENABLED.
+    cfg.RETHINK.SPEED.PRECISION = "fp32"
+    # Of images and convolutions: "contiguous" (NCHW), "channels_last" (NHWC), or "auto", where a few timed
+    # steps of the backbone decide when a run starts; a resumed run keeps what it has.
+    cfg.RETHINK.SPEED.MEMORY_FORMAT = "contiguous"
+    # One kernel for GroupNorm and the ReLU behind it, where the device has one (Triton on CUDA).
+    cfg.RETHINK.SPEED.FUSED_NORM = fast
+    # One kernel for the whole update of the weights.
+    cfg.RETHINK.SPEED.FUSED_SGD = fast
+    # Targets of the mask head for all RoIs at once on the device.
+    cfg.RETHINK.SPEED.MASK_TARGETS = fast
+    # JPEG by libjpeg-turbo and resizing by torchvision: within 1 grey level of the host's.
+    cfg.RETHINK.SPEED.FAST_IMAGES = fast
+    # Recompute activations of the backbone's blocks in the backward pass: less memory, a quarter more time.
+    cfg.RETHINK.SPEED.CHECKPOINT_ACTIVATIONS = False
+    # Several processes exchange gradients rounded to bf16: half of the traffic.
+    cfg.RETHINK.SPEED.BF16_GRADIENTS = False
+    # Images per process that an evaluation passes through the model at once. Padding to the size of the
+    # largest may change what the model sees at the borders of the others.
+    cfg.RETHINK.SPEED.TEST_BATCH = 1
+    # What computes COCO's AP: "faster-coco-eval", or "hotcoco" (`pip install hotcoco`), which has to agree
+    # with it on a sample of each evaluation.
+    cfg.RETHINK.SPEED.COCO_EVAL = "faster-coco-eval"

@@ -8,6 +8,11 @@ from ..layers import get_norm_factory
 _AUGMENTATIONS = ("resize", "lsj")
 _DOCTOR = ("stop", "warn", "off")
 _POLICIES = ("skip", "lower_lr", "roll_back", "stop")
+_SPEED = {
+    "PRECISION": ("fp32", "bf16"),
+    "MEMORY_FORMAT": ("contiguous", "channels_last", "auto"),
+    "COCO_EVAL": ("faster-coco-eval", "hotcoco"),
+}
 
 
 def validate(cfg: CfgNode) -> None:
@@ -102,4 +107,26 @@ def _check_solver(cfg: CfgNode) -> None:
         )
 
 
-_CHECKS = (_check_names, _check_limits, _check_images, _check_norms, _check_random_weights, _check_solver)
+def _check_speed(cfg: CfgNode) -> None:
+    speed = cfg.RETHINK.SPEED
+    for key, names in _SPEED.items():
+        if speed[key] not in names:
+            raise UserError(f"RETHINK.SPEED.{key} {speed[key]!r} is none of: {', '.join(names)}.")
+    if speed.PRECISION != "fp32" and cfg.SOLVER.AMP.ENABLED:
+        raise UserError(
+            f"RETHINK.SPEED.PRECISION {speed.PRECISION} and SOLVER.AMP.ENABLED True (fp16) exclude each "
+            "other. Set one of them back."
+        )
+    if speed.TEST_BATCH < 1:
+        raise UserError(f"RETHINK.SPEED.TEST_BATCH {speed.TEST_BATCH} is a number of images: 1 or more.")
+
+
+_CHECKS = (
+    _check_names,
+    _check_limits,
+    _check_images,
+    _check_norms,
+    _check_random_weights,
+    _check_solver,
+    _check_speed,
+)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetFromList, get_detection_dataset_dicts
+from detectron2.data import get_detection_dataset_dicts
 from detectron2.data.build import trivial_batch_collator
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import UserError, worker_errors
 from .bad_images import MAX_ATTEMPTS, BadImage, BadImages, describe_bad, replacement
 from .sampler import SAMPLE, MicroBatchSampler, derive_seed
+from .serialized import SerializedRecords
 
 Record = dict[str, Any]
 
@@ -33,7 +34,7 @@ class SeededSamples(Dataset):
 
         It raises `UserError` for a record that cannot be used.
         """
-        self.dataset = DatasetFromList(records, copy=False)
+        self.dataset = SerializedRecords(records)
         self._mapper, self._seed = mapper, seed
 
     def __len__(self) -> int:
@@ -93,9 +94,14 @@ class TrainLoader:
         sampler: MicroBatchSampler,
         num_workers: int = 0,
         max_bad_images: float = 0.01,
+        pin_memory: bool = False,
     ):
-        """`max_bad_images`: the share of `dataset` above which an iterator raises `UserError`."""
+        """`max_bad_images`: the share of `dataset` above which an iterator raises `UserError`.
+
+        `pin_memory`: of images, from where CUDA copies them while the host goes on.
+        """
         self.dataset, self._sampler, self._num_workers = dataset, sampler, num_workers
+        self._pin_memory = pin_memory
         self.bad_images = BadImages(len(dataset), max_bad_images)
 
     @property
@@ -115,6 +121,7 @@ class TrainLoader:
             num_workers=self._num_workers,
             collate_fn=trivial_batch_collator,
             worker_init_fn=ignore_signals,
+            pin_memory=self._pin_memory,
         )
         with worker_errors(), ended_workers(iter(batches)) as batches:
             for batch in batches:
@@ -190,4 +197,10 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Record], Record]) -> Trai
         processes=processes,
     )
     samples = SeededSamples(records, mapper, seed)
-    return TrainLoader(samples, sampler, cfg.DATALOADER.NUM_WORKERS, cfg.RETHINK.MAX_BAD_IMAGES)
+    return TrainLoader(
+        samples,
+        sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        max_bad_images=cfg.RETHINK.MAX_BAD_IMAGES,
+        pin_memory=cfg.MODEL.DEVICE != "cpu" and torch.cuda.is_available(),
+    )

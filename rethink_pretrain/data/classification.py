@@ -27,12 +27,13 @@ class ClassificationMapper:
         image_format: str,
         num_channels: int,
         max_pixels: int = MAX_PIXELS,
+        fast_images: bool = False,
     ):
-        """`size` in px; format, channels and pixels as for `read_image`."""
+        """`size` in px; the rest as for `read_image`."""
         crop = v2.RandomResizedCrop(size, scale=(min_area, 1.0), antialias=True)
         middle = [v2.Resize(round(size / _MIDDLE), antialias=True), v2.CenterCrop(size)]
         self._transform = v2.Compose([crop, v2.RandomHorizontalFlip()] if is_train else middle)
-        self._read = (image_format, num_channels if image_format == RAW else None, max_pixels)
+        self._read = (image_format, num_channels if image_format == RAW else None, max_pixels, fast_images)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> "ClassificationMapper":
@@ -44,6 +45,7 @@ class ClassificationMapper:
             image_format=cfg.INPUT.FORMAT,
             num_channels=len(cfg.MODEL.PIXEL_MEAN),
             max_pixels=cfg.RETHINK.MAX_IMAGE_PIXELS,
+            fast_images=cfg.RETHINK.SPEED.FAST_IMAGES,
         )
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import UserError, one_line
+from .fast_images import decode_jpeg
 
 RAW = "RAW"
 MAX_PIXELS = 100_000_000  # as RETHINK.MAX_IMAGE_PIXELS, for readers without a config
@@ -44,20 +45,27 @@ class RawOnly(UserError):
 
 
 def read_image(
-    path: str, image_format: str, channels: int | None = None, max_pixels: int = MAX_PIXELS
+    path: str,
+    image_format: str,
+    channels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    fast_images: bool = False,
 ) -> np.ndarray:
     """An H x W x C image; C has to be `channels` where that is given.
 
     The formats of PIL and "BGR" give what the host's `read_image` gives. "RAW" is the file's own values in
     its own channel order, rotated as EXIF says: uint8 for 8-bit files of 1 or 3 channels, which the host
     resizes through PIL, else float32, which it resizes through torch (bilinear without antialiasing).
+    `fast_images`: JPEG by libjpeg-turbo, for the same pixels.
     Raises `UserError` for a file that cannot be read, has more than `max_pixels`, another number of channels,
     or, but for "RAW", more than 8 bits.
     """
     if image_format == RAW:
         image = as_input(read_stored(path, max_pixels))
     else:
-        image = _read(path, lambda file: _read_converted(file, image_format, max_pixels), max_pixels)
+        image = _read(
+            path, lambda file: _read_converted(file, image_format, max_pixels, fast_images), max_pixels
+        )
     if channels is not None and image.shape[2] != channels:
         raise UserError(
             one_line(f"{path}: {image.shape[2]} channels found, {channels} expected. ")
@@ -166,7 +174,7 @@ def _open_pil(file: BinaryIO, max_pixels: int) -> Image.Image:
     return image
 
 
-def _read_converted(file: BinaryIO, image_format: str, max_pixels: int) -> np.ndarray:
+def _read_converted(file: BinaryIO, image_format: str, max_pixels: int, fast_images: bool) -> np.ndarray:
     """As the host's `read_image` does from here on, for the same pixels."""
     image = _open_pil(file, max_pixels)
     if image.mode[0] in "IF":
@@ -174,6 +182,9 @@ def _read_converted(file: BinaryIO, image_format: str, max_pixels: int) -> np.nd
             "it has more than 8 bits per value, which would be cut off. Images of such depth need "
             f'INPUT.FORMAT "{RAW}"; labels have to be stored with 8 bits.'
         )
+    pixels = decode_jpeg(file, image, image_format) if fast_images else None
+    if pixels is not None:
+        return pixels
     image = detection_utils._apply_exif_orientation(image)
     return detection_utils.convert_PIL_to_numpy(image, image_format)
 

@@ -10,10 +10,13 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
+from detectron2.structures import Instances
 
 from ..errors import UserError, one_line
+from .annotations import transform_annotations
 from .classification import ClassificationMapper
 from .datasets.image_folders import CLASSIFIER
+from .fast_images import FastAugInput
 from .images import MAX_PIXELS, RAW, read_image
 
 _IGNORED = 255  # the host's label of a pixel that no semantic loss sees
@@ -64,12 +67,22 @@ class RethinkDatasetMapper(DatasetMapper):
 
     @configurable
     def __init__(
-        self, is_train: bool, *, num_channels: int | None = None, max_pixels: int = MAX_PIXELS, **kwargs: Any
+        self,
+        is_train: bool,
+        *,
+        num_channels: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+        fast_images: bool = False,
+        **kwargs: Any,
     ):
-        """`num_channels`: of a RAW image, None for any; `max_pixels`: of any; the rest as in the host."""
+        """`num_channels`: of a RAW image, None for any; `max_pixels`: of any; the rest as in the host.
+
+        `fast_images`: not by PIL but where it has to, and within 1 grey level of it; RAW stays as it is.
+        """
         super().__init__(is_train, **kwargs)
         self.num_channels = num_channels if self.image_format == RAW else None
         self.max_pixels = max_pixels
+        self.fast_images = fast_images and self.image_format != RAW
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -81,6 +94,7 @@ class RethinkDatasetMapper(DatasetMapper):
             ret["recompute_boxes"] = cfg.MODEL.MASK_ON  # it crops objects
         ret["num_channels"] = len(cfg.MODEL.PIXEL_MEAN)
         ret["max_pixels"] = cfg.RETHINK.MAX_IMAGE_PIXELS
+        ret["fast_images"] = cfg.RETHINK.SPEED.FAST_IMAGES
         return ret
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -88,20 +102,28 @@ class RethinkDatasetMapper(DatasetMapper):
 
         The host's __call__ has no seam at its reading, so its steps are called here one by one.
         """
-        record = copy.deepcopy(dataset_dict)
-        image = read_image(record["file_name"], self.image_format, self.num_channels, self.max_pixels)
+        record = dict(dataset_dict)
+        image = read_image(
+            record["file_name"], self.image_format, self.num_channels, self.max_pixels, self.fast_images
+        )
         _check_image_size(record, image)
         labels = self._read_labels(record, image)
-        inputs = T.AugInput(image, sem_seg=labels)
+        inputs = (FastAugInput if self.fast_images else T.AugInput)(image, sem_seg=labels)
         with _told_of(record, "its image cannot be transformed", _IMAGE_ERRORS):
             transforms = self.augmentations(inputs)
         size = inputs.image.shape[:2]
-        record["image"] = torch.from_numpy(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        record["image"] = self._as_tensor(inputs.image)
         if labels is not None:
             record["sem_seg"] = torch.from_numpy(inputs.sem_seg.astype(np.int64))
         with _told_of(record, "its objects cannot be used", _ANNOTATION_ERRORS):
             self._map_objects(record, transforms, size)
         return record
+
+    def _as_tensor(self, image: np.ndarray) -> torch.Tensor:
+        """C x H x W. In training channels may stay last in memory: collecting a batch copies it anyway."""
+        if self.fast_images and self.is_train:
+            return torch.from_numpy(np.require(image, requirements="CW")).permute(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
     def _read_labels(self, record: dict[str, Any], image: np.ndarray) -> np.ndarray | None:
         """Semantic labels, H x W, of the same size as `image`."""
@@ -128,7 +150,23 @@ class RethinkDatasetMapper(DatasetMapper):
         for transform in transforms.transforms:
             if isinstance(transform, T.PadTransform):
                 transform.seg_pad_value = 0
+        annotations = dataset_dict["annotations"]
+        objects = [each for each in annotations if each.get("iscrowd", 0) == 0]
+        if not (self.use_keypoint and any("keypoints" in each for each in objects)):
+            objects = transform_annotations(objects, transforms, image_shape, self.use_instance_mask)
+            if objects is not None:
+                del dataset_dict["annotations"]
+                dataset_dict["instances"] = self._as_instances(objects, image_shape)
+                return
+        dataset_dict["annotations"] = copy.deepcopy(annotations)  # the host changes them
         super()._transform_annotations(dataset_dict, transforms, image_shape)
+
+    def _as_instances(self, objects: list[dict[str, Any]], image_shape: tuple[int, int]) -> Instances:
+        """As in the host, of annotations that are transformed."""
+        ret = detection_utils.annotations_to_instances(objects, image_shape, self.instance_mask_format)
+        if self.recompute_boxes:
+            ret.gt_boxes = ret.gt_masks.get_bounding_boxes()
+        return detection_utils.filter_empty_instances(ret)
 
 
 def _check_image_size(record: dict[str, Any], image: np.ndarray) -> None:

@@ -27,6 +27,7 @@ _HARMLESS = (
     "RETHINK.TRUST_PICKLE",
     "RETHINK.REFERENCE_EVAL_PERIOD",
     "RETHINK.REFERENCE_CHECKPOINT_PERIOD",
+    "RETHINK.SPEED.MEMORY_FORMAT",  # of the first start, where it was "auto"
     "RETHINK.IMAGES_PER_GPU",  # counts by what follows from it
 )
 

@@ -153,8 +153,15 @@ def _build_loop(cfg: CfgNode, loader: Loader, batch: int) -> TrainLoop:
     model = Trainer.build_model(cfg)
     model.train()
     optimizer = Trainer.build_optimizer(cfg, model)
-    mixed = cfg.SOLVER.AMP.ENABLED
-    return TrainLoop(model, loader, optimizer, seed=0, images_per_step=batch, mixed_precision=mixed)
+    return TrainLoop(
+        model,
+        loader,
+        optimizer,
+        seed=0,
+        images_per_step=batch,
+        mixed_precision=cfg.SOLVER.AMP.ENABLED,
+        precision=cfg.RETHINK.SPEED.PRECISION,
+    )
 
 
 def _time_step(loop: TrainLoop, device: str) -> float:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..data import STEP, TrainLoader, derive_seed
 from .exposure import Exposure
 from .numerics import NON_FINITE_GRADIENT, NON_FINITE_LOSS, LossGuard, RollBack, Step, forward_or_nan
+from .precision import autocast
 
 
 class TrainLoop(SimpleTrainer):
@@ -37,18 +38,21 @@ class TrainLoop(SimpleTrainer):
         images_per_step: int,
         micro_batches: int = 1,
         mixed_precision: bool = False,
+        precision: str = "fp32",
         guard: LossGuard | None = None,
     ):
-        """`images_per_step` counts all processes, `micro_batches` those of this one; fp16 on CUDA alone.
+        """`images_per_step` counts all processes, `micro_batches` those of this one.
 
-        Without a `guard`, every step updates the weights, whatever its loss.
+        `precision` is "fp32" or "bf16"; `mixed_precision` is the host's fp16, on CUDA alone. Without a
+        `guard`, every step updates the weights, whatever its loss.
         """
         super().__init__(model, data_loader, optimizer)
         self._seed, self._micro_batches = seed, micro_batches
         self._images_per_step = images_per_step
         self.samples = 0  # images that all processes have trained on since the start of the run
         self.exposure: Exposure | None = Exposure()  # None in a run whose checkpoint does not tell
-        self._mixed_precision = mixed_precision
+        self._mixed_precision, self._precision = mixed_precision, precision
+        self._device = next(model.parameters()).device
         self._scaler = torch.amp.GradScaler("cuda", enabled=mixed_precision)
         self._guard = guard
         self._batches = None
@@ -123,7 +127,7 @@ class TrainLoop(SimpleTrainer):
         last = number == self._micro_batches - 1
         distributed = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if distributed and not last else contextlib.nullcontext():
-            with torch.autocast("cuda", dtype=torch.float16, enabled=self._mixed_precision):
+            with autocast(self._device, self._precision, fp16=self._mixed_precision):
                 losses = self.model(batch) if self._guard is None else forward_or_nan(self.model, batch)
             self._scaler.scale(sum(losses.values()) / self._micro_batches).backward()
         return losses

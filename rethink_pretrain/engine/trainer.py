@@ -28,17 +28,29 @@ from ..data import (
     micro_batch_size,
 )
 from ..errors import UserError, worker_errors
-from ..evaluation import build_evaluator, build_tta_model, evaluate_tta, with_progress
+from ..evaluation import (
+    RethinkCOCOEvaluator,
+    build_evaluator,
+    build_tta_model,
+    evaluate_tta,
+    in_batches,
+    with_box_masks,
+    with_progress,
+)
+from ..modeling.activation_checkpointing import checkpoint_activations
 from .cascade_switch import build_cascade_switch
 from .checkpoints import Checkpoints
 from .doctor import check_up, count_images
 from .evaluating import Evaluation, tolerating_full_disks
 from .exposure import Exposure
+from .fused_sgd import plain_update, speed_up
 from .incidents import record_incident
 from .interruption import Interruption
 from .lock import only_run_in
+from .memory_format import apply_memory_format, keep_memory_format
 from .numerics import RollBack, build_loss_guard, halve_learning_rate
 from .precise_bn import RepeatedPreciseBN
+from .precision import autocast, prepare_for
 from .progress import ProgressBar, build_progress_writer
 from .recipe import describe_recipe, format_recipe
 from .resuming import evaluate_missed, rewind, stopped_before
@@ -67,18 +79,20 @@ class Trainer(DefaultTrainer):
             cfg.SEED = comm.shared_random_seed() % 2**31
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        self.cfg = cfg = apply_memory_format(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         processes = comm.get_world_size()
         loader = self.build_train_loader(cfg)
         loader.bad_images.on_new = self._note_bad_image
         self._trainer = TrainLoop(
-            distribute(model),
+            distribute(model, bf16_gradients=cfg.RETHINK.SPEED.BF16_GRADIENTS),
             loader,
             optimizer,
             seed=cfg.SEED,
             images_per_step=cfg.SOLVER.IMS_PER_BATCH,
             micro_batches=cfg.SOLVER.IMS_PER_BATCH // processes // micro_batch_size(cfg, processes),
             mixed_precision=cfg.SOLVER.AMP.ENABLED,
+            precision=cfg.RETHINK.SPEED.PRECISION,
             guard=build_loss_guard(cfg, self._halve_learning_rate),
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
@@ -275,7 +289,28 @@ class Trainer(DefaultTrainer):
         cfg = cfg.clone()
         cfg.defrost()
         cfg.MODEL.DEVICE = pick_device(cfg.MODEL.DEVICE)
-        return super().build_model(cfg)
+        model = super().build_model(cfg)
+        if cfg.RETHINK.SPEED.CHECKPOINT_ACTIVATIONS:
+            checkpoint_activations(model.backbone)
+        return prepare_for(cfg.RETHINK.SPEED.PRECISION, model)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """The host's SGD, updating as RETHINK.SPEED.FUSED_SGD says."""
+        optimizer = super().build_optimizer(cfg, model)
+        return speed_up(optimizer) if cfg.RETHINK.SPEED.FUSED_SGD else plain_update(optimizer)
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: list[DatasetEvaluator] | None = None
+    ) -> dict[str, Any]:
+        """As in the host, in the precision of training. Evaluators that can get masks in their boxes."""
+        if evaluators is None:
+            evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
+            if all(isinstance(evaluator, RethinkCOCOEvaluator) for evaluator in evaluators):
+                model = with_box_masks(model)
+        with autocast(next(model.parameters()).device, cfg.RETHINK.SPEED.PRECISION):
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
@@ -290,6 +325,7 @@ class Trainer(DefaultTrainer):
         mapper = build_mapper(cfg, is_train=False)
         loader = build_detection_test_loader(cfg, dataset_name, mapper=mapper)
         check_categories(cfg, [dataset_name])
+        loader = in_batches(loader, cfg.RETHINK.SPEED.TEST_BATCH)
         loader.worker_init_fn = ignore_signals  # which reach the whole group of processes
         return with_progress(loader, "evaluating")
 
@@ -306,8 +342,9 @@ def train(cfg: CfgNode, resume: bool = False) -> dict[str, Any] | None:
     """
     roll_back = None
     while True:
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume or roll_back is not None)
+        again = resume or roll_back is not None
+        trainer = Trainer(keep_memory_format(cfg) if again else cfg)
+        trainer.resume_or_load(again)
         if roll_back:
             trainer.go_on_behind(roll_back)
         reason = stopped_before(cfg.OUTPUT_DIR) if trainer.checkpointer.resumed else ""

@@ -1,5 +1,7 @@
 """Evaluation: COCO AP that is always a number, the metrics of other data sets, augmented tests."""
 
+from .batches import in_batches
+from .box_masks import with_box_masks
 from .build import EVALUATORS, build_evaluator
 from .coco import RethinkCOCOEvaluator
 from .progress import batches_through, with_progress
@@ -13,5 +15,7 @@ __all__ = [
     "build_evaluator",
     "build_tta_model",
     "evaluate_tta",
+    "in_batches",
+    "with_box_masks",
     "with_progress",
 ]

@@ -27,6 +27,7 @@ def _coco(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
         tasks=tuple(task for task, on in wanted.items() if on),
         output_dir=folder,
         kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+        ap_by=cfg.RETHINK.SPEED.COCO_EVAL,
     )
 
 

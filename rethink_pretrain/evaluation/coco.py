@@ -7,9 +7,11 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
@@ -17,8 +19,12 @@ from faster_coco_eval import COCO, COCOeval_faster
 from tabulate import tabulate
 
 from ..errors import UserError
+from . import box_masks
+from .hotcoco_ap import agree, import_hotcoco, run_hotcoco, sample
 
 logger = logging.getLogger(__name__)
+
+AP_PACKAGES = ("faster-coco-eval", "hotcoco")
 
 # task -> (key in COCO's result format, field of Instances)
 TASKS = {
@@ -29,7 +35,7 @@ TASKS = {
 
 
 class RethinkCOCOEvaluator(COCOEvaluator):
-    """The host's evaluator, with AP by faster-coco-eval.
+    """The host's evaluator, with AP by faster-coco-eval or, where that agrees on a sample, by hotcoco.
 
     Results, in percent: task -> {AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl} and
     AP-<category>; keypoints have {AP, AP50, AP75, APm, APl, AR, AR50, AR75, ARm, ARl}. No predictions are
@@ -47,12 +53,16 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         *,
         max_dets_per_image: int = 100,
         kpt_oks_sigmas: Sequence[float] = (),
+        ap_by: str = "faster-coco-eval",
     ):
         """`max_dets_per_image` > 10 is for boxes and masks (keypoints: 20); empty sigmas mean COCO's 17."""
         if isinstance(tasks, str) or not set(tasks) <= set(TASKS):
             raise UserError(f"Unknown tasks {tasks!r}. Choose from {sorted(TASKS)}.")
         if max_dets_per_image <= 10:
             raise UserError(f"max_dets_per_image is {max_dets_per_image}; AR10 needs more than 10.")
+        if ap_by not in AP_PACKAGES:
+            raise UserError(f"RETHINK.SPEED.COCO_EVAL is {ap_by!r}. Choose from {sorted(AP_PACKAGES)}.")
+        hotcoco = import_hotcoco() if ap_by == "hotcoco" else None
         super().__init__(
             dataset_name,
             tasks,
@@ -63,6 +73,22 @@ class RethinkCOCOEvaluator(COCOEvaluator):
             kpt_oks_sigmas=kpt_oks_sigmas,
         )
         self._coco_api = COCO(self._coco_api.dataset)
+        self._hotcoco_api = hotcoco.COCO(self._coco_api.dataset) if hotcoco and self._do_evaluation else None
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """As the host's; masks may also be those of `WithBoxMasks`."""
+        for image, output in zip(inputs, outputs, strict=True):
+            if "instances" not in output or not output["instances"].has(box_masks.FIELD):
+                super().process([image], [output])
+                continue
+            instances = output["instances"].to(self._cpu_device)
+            found = instances_to_coco_json(instances, image["image_id"])
+            rles = box_masks.encode_box_masks(
+                instances.get(box_masks.FIELD), instances.pred_boxes, *instances.image_size
+            )
+            for result, rle in zip(found, rles, strict=True):
+                result["segmentation"] = {**rle, "counts": rle["counts"].decode()}
+            self._predictions.append({"image_id": image["image_id"], "instances": found})
 
     def evaluate(self, img_ids: list[int] | None = None) -> dict[str, dict[str, float]]:
         """Metrics over `img_ids` on the main process, {} on the others.
@@ -89,7 +115,7 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         if self._output_dir:
             PathManager.mkdirs(self._output_dir)
             with PathManager.open(os.path.join(self._output_dir, "coco_instances_results.json"), "w") as f:
-                json.dump(results, f)
+                f.write(json.dumps(results))  # json.dump takes several times as long
         if not self._do_evaluation:
             logger.info("%s has no annotations: predictions are not evaluated.", self._metadata.name)
             return
@@ -126,14 +152,52 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         objects = (a for a in self._coco_api.anns.values() if not a.get("iscrowd", 0))
         return Counter(a["category_id"] for a in objects if a["image_id"] in image_ids)
 
-    def _run_coco_eval(self, results: list[dict], task: str, img_ids: list[int] | None) -> COCOeval_faster:
+    def _run_coco_eval(self, results: list[dict], task: str, img_ids: list[int] | None) -> Any:
         key, field = TASKS[task]
         if any(key not in r for r in results):
             raise UserError(
                 f"Task {task!r} needs {field} in every prediction. Leave the task out, or predict it."
             )
         # The area of a mask decides whether it is small or large, and COCO's code would take that of the box.
-        results = [{k: v for k, v in r.items() if task != "segm" or k != "bbox"} for r in results]
+        results = [r.copy() for r in results]
+        if task == "segm":
+            for result in results:
+                result.pop("bbox", None)
+        if self._hotcoco_api is not None and results and self._hotcoco_agrees(results, task, img_ids):
+            params = self._prepare([], task, img_ids).params
+            if task == "keypoints":
+                _check_num_keypoints(results, len(params.kpt_oks_sigmas))
+            return run_hotcoco(self._hotcoco_api, results, params)
+        coco_eval = self._prepare(results, task, img_ids)
+        coco_eval.run()
+        return coco_eval
+
+    def _hotcoco_agrees(self, results: list[dict], task: str, img_ids: list[int] | None) -> bool:
+        """Whether both packages compute the same numbers on a sample of the images."""
+        chosen = sample(sorted(self._coco_api.imgs if img_ids is None else img_ids))
+        wanted = set(chosen)
+        results = [r for r in results if r["image_id"] in wanted]
+        if not results:
+            return True
+        expected = self._prepare([dict(r) for r in results], task, chosen)
+        try:
+            found = run_hotcoco(self._hotcoco_api, results, expected.params).stats
+        except Exception as error:
+            logger.warning("hotcoco failed (%s: %s). AP comes from the other.", type(error).__name__, error)
+            return False
+        expected.run()
+        if agree(found, expected.stats):
+            return True
+        logger.warning(
+            "hotcoco and faster-coco-eval disagree in %s on %d images of %s: AP comes from the latter.",
+            task,
+            len(chosen),
+            self._metadata.name,
+        )
+        return False
+
+    def _prepare(self, results: list[dict], task: str, img_ids: list[int] | None) -> COCOeval_faster:
+        """The evaluation with its parameters set, before it runs. `results` get more keys."""
         gt = self._coco_api
         dt = gt.loadRes(results) if results else COCO({**gt.dataset, "annotations": []})
         coco_eval = COCOeval_faster(gt, dt, task, print_function=lambda _: None)  # the tables below say it
@@ -146,7 +210,6 @@ class RethinkCOCOEvaluator(COCOEvaluator):
             _check_num_keypoints([*gt.anns.values(), *results], len(coco_eval.params.kpt_oks_sigmas))
         else:
             coco_eval.params.maxDets = list(self._max_dets_per_image)
-        coco_eval.run()
         return coco_eval
 
     def _derive_coco_results(self, coco_eval, iou_type: str, class_names=None) -> dict[str, float]:
@@ -158,10 +221,11 @@ class RethinkCOCOEvaluator(COCOEvaluator):
             names += ["ARs", "ARm", "ARl"]
         res = {name: _percent(value) for name, value in zip(names, coco_eval.stats, strict=True)}
         logger.info("%s of %s:\n%s", iou_type, self._metadata.name, create_small_table(res))
+        # (IoU threshold, recall threshold, category, area range, detections per image)
+        precision, category_ids = coco_eval.eval["precision"], list(params.catIds)
         for category in self._coco_api.dataset["categories"]:
-            # (IoU threshold, recall threshold, category, area range, detections per image)
-            precision = coco_eval.eval["precision"][:, :, params.catIds.index(category["id"]), 0, -1]
-            res["AP-" + category["name"]] = _percent(precision.mean())
+            of_category = precision[:, :, category_ids.index(category["id"]), 0, -1]
+            res["AP-" + category["name"]] = _percent(of_category.mean())
         return res
 
     def _log_categories(self, num_objects: Counter) -> None:

@@ -136,3 +136,11 @@ def test_data_of_one_name_and_another_content(tmp_path):
 def test_the_batch_that_was_scaled_after_the_config(tmp_path):
     runs = pair(tmp_path, *({"sessions": [{"recipe": {"images_per_step": batch}}]} for batch in (16, 32)))
     assert obstacles(runs) == ["SOLVER.IMS_PER_BATCH is 16 in a, 32 in b"]
+
+
+def test_speed_may_differ_but_for_the_precision(tmp_path):
+    """Runs of before the key had fp32."""
+    fast = {"PRECISION": "fp32", "MASK_TARGETS": True, "MEMORY_FORMAT": "channels_last"}
+    assert obstacles(pair(tmp_path / "1", {}, {"RETHINK__SPEED": fast})) == []
+    (reason,) = obstacles(pair(tmp_path / "2", {}, {"RETHINK__SPEED": {**fast, "PRECISION": "bf16"}}))
+    assert reason == "RETHINK.SPEED.PRECISION is fp32 in a, bf16 in b"

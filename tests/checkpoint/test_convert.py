@@ -26,7 +26,7 @@ from rethink_pretrain.checkpoint.convert import (
     write_overlay,
 )
 from rethink_pretrain.checkpoint.reading import read_weights
-from rethink_pretrain.config import load_config
+from rethink_pretrain.config import add_rethink_config, load_config
 from rethink_pretrain.engine import Trainer
 from rethink_pretrain.engine.doctor import STOP, check_up, examine
 from rethink_pretrain.errors import UserError
@@ -158,6 +158,7 @@ def test_the_twin_from_scratch(tmp_path):
 def test_c4_detectors(tmp_path):
     """The host's, whose heads have res5 and which has no FPN."""
     cfg = get_cfg()  # whose default is Faster R-CNN with C4
+    add_rethink_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.RESNETS.NORM = "BN"

@@ -140,6 +140,26 @@ class TestNames:
         assert refusal(scratch) == f"RETHINK.{key} 'other' is none of: {names}."
 
 
+class TestSpeed:
+    @pytest.mark.parametrize("key", ["PRECISION", "MEMORY_FORMAT", "COCO_EVAL"])
+    def test_unknown(self, scratch, key):
+        scratch.RETHINK.SPEED[key] = "quick"
+        with pytest.raises(UserError, match=rf"RETHINK\.SPEED\.{key} 'quick' is none of: \w"):
+            validate(scratch)
+
+    def test_two_precisions(self, scratch):
+        scratch.RETHINK.SPEED.PRECISION = "bf16"
+        validate(scratch)
+        scratch.SOLVER.AMP.ENABLED = True
+        with pytest.raises(UserError, match="exclude each other"):
+            validate(scratch)
+
+    def test_no_image_at_once(self, scratch):
+        scratch.RETHINK.SPEED.TEST_BATCH = 0
+        with pytest.raises(UserError, match="1 or more"):
+            validate(scratch)
+
+
 class TestImages:
     def test_channels(self, scratch):
         scratch.MODEL.PIXEL_MEAN = [1.0] * 5

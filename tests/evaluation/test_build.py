@@ -8,13 +8,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from detectron2.config import get_cfg
+from detectron2 import config as host_config
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from rethink_pretrain.config import add_rethink_config
 from rethink_pretrain.data import register_subset
 from rethink_pretrain.errors import UserError
 from rethink_pretrain.evaluation import build_evaluator
@@ -29,6 +31,13 @@ VOC_OBJECTS = {
 }
 SIZE = (60, 80)  # height, width
 _names = (f"build_test_{i}" for i in itertools.count())
+
+
+def get_cfg() -> CfgNode:
+    """The host's config with our keys."""
+    cfg = host_config.get_cfg()
+    add_rethink_config(cfg)
+    return cfg
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from detectron2.utils import comm
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from rethink_pretrain.config import add_rethink_config
 from rethink_pretrain.errors import UserError
 from rethink_pretrain.evaluation import RethinkCOCOEvaluator, build_evaluator
 
@@ -200,6 +201,15 @@ def process(evaluator, per_image: dict[int, Instances]):
     return evaluator
 
 
+@pytest.fixture(params=["faster-coco-eval", "hotcoco"])
+def ap_by(request, log) -> str:
+    """Each package that computes AP; the second has to agree with the first."""
+    if request.param == "hotcoco":
+        pytest.importorskip("hotcoco")
+    yield request.param
+    assert not log("hotcoco")
+
+
 @pytest.fixture(scope="module")
 def data() -> dict:
     return random_dataset(np.random.default_rng(0))
@@ -223,8 +233,8 @@ def oracles(data, per_image) -> dict[str, COCOeval]:
     return {task: oracle(data, as_results(per_image, task), task) for task in ("bbox", "segm")}
 
 
-def test_all_numbers_equal_pycocotools(register, data, per_image, oracles, tmp_path):
-    evaluator = RethinkCOCOEvaluator(register(data), output_dir=str(tmp_path / "out"))
+def test_all_numbers_equal_pycocotools(register, ap_by, data, per_image, oracles, tmp_path):
+    evaluator = RethinkCOCOEvaluator(register(data), output_dir=str(tmp_path / "out"), ap_by=ap_by)
     results = process(evaluator, per_image).evaluate()
     assert list(results) == ["bbox", "segm"]
     for task, res in results.items():
@@ -255,8 +265,8 @@ def test_evaluate_again_is_the_same_and_reset_forgets(register, data, per_image)
     assert evaluator.evaluate()["bbox"]["AP"] == 0
 
 
-def test_limit_of_detections_per_image(register, data, per_image):
-    evaluator = RethinkCOCOEvaluator(register(data), tasks=("bbox",), max_dets_per_image=30)
+def test_limit_of_detections_per_image(register, ap_by, data, per_image):
+    evaluator = RethinkCOCOEvaluator(register(data), tasks=("bbox",), max_dets_per_image=30, ap_by=ap_by)
     res = process(evaluator, per_image).evaluate()["bbox"]
     arrays = oracle(data, as_results(per_image, "bbox"), "bbox", max_dets=[1, 10, 30]).eval
     precision = arrays["precision"][:, :, :, 0, 2]
@@ -269,9 +279,9 @@ def test_limit_of_detections_per_image(register, data, per_image):
         RethinkCOCOEvaluator("unused", max_dets_per_image=10)
 
 
-def test_a_part_of_the_images(register, data, per_image):
+def test_a_part_of_the_images(register, ap_by, data, per_image):
     img_ids = [image["id"] for image in data["images"][3:9]]
-    evaluator = process(RethinkCOCOEvaluator(register(data), tasks=("bbox",)), per_image)
+    evaluator = process(RethinkCOCOEvaluator(register(data), tasks=("bbox",), ap_by=ap_by), per_image)
     expected = oracle(data, as_results(per_image, "bbox"), "bbox", img_ids=img_ids).stats
     assert evaluator.evaluate(img_ids)["bbox"]["AP"] == close(100 * expected[0])
 
@@ -364,12 +374,12 @@ def random_keypoints(rng, data: dict) -> dict[int, Instances]:
     return per_image
 
 
-def test_keypoints_equal_pycocotools(register):
+def test_keypoints_equal_pycocotools(register, ap_by):
     rng = np.random.default_rng(2)
     data = random_dataset(rng, num_images=16)
     per_image = random_keypoints(rng, data)
     coco_eval = oracle(data, as_results(per_image, "keypoints"), "keypoints")
-    evaluator = process(RethinkCOCOEvaluator(register(data), tasks=("keypoints",)), per_image)
+    evaluator = process(RethinkCOCOEvaluator(register(data), tasks=("keypoints",), ap_by=ap_by), per_image)
     res = evaluator.evaluate()["keypoints"]
     assert 5 < res["AP"] < 95
     for name, value in zip(KEYPOINT_NAMES, coco_eval.stats, strict=True):
@@ -445,6 +455,7 @@ def test_unknown_task(tasks):
 
 def test_build_evaluator_reads_the_config(register, data, tmp_path):
     name, cfg = register(data), get_cfg()
+    add_rethink_config(cfg)
     cfg.OUTPUT_DIR = str(tmp_path / "run")
     cfg.MODEL.MASK_ON = True
     evaluator = build_evaluator(cfg, name)

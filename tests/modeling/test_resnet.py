@@ -139,7 +139,7 @@ class TestArchitecture:
         assert {spec.channels for spec in fpn.output_shape().values()} == {256}
         for level in range(2, 6):
             for conv in (getattr(fpn, f"fpn_lateral{level}"), getattr(fpn, f"fpn_output{level}")):
-                assert type(conv.norm) is nn.GroupNorm
+                assert isinstance(conv.norm, nn.GroupNorm)
                 assert conv.bias is None
         assert type(fpn.bottom_up.stem.conv1.norm) is nn.BatchNorm2d
         features = fpn(torch.zeros(1, 3, 64, 128))

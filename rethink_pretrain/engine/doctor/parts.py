@@ -11,7 +11,13 @@ from ...checkpoint import FPN_MODULES
 
 BACKBONE, FPN = "backbone", "fpn"
 
-_NORM_LABELS = {"GroupNorm": "GN", "LayerNorm": "LN", "FrozenBatchNorm2d": "FrozenBN", "BatchNorm2d": "BN"}
+_NORM_LABELS = {
+    "GroupNorm": "GN",
+    "FusedGroupNorm": "GN",
+    "LayerNorm": "LN",
+    "FrozenBatchNorm2d": "FrozenBN",
+    "BatchNorm2d": "BN",
+}
 
 
 def area_of(name: str) -> str:

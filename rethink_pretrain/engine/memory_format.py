@@ -1,0 +1,97 @@
+"""NCHW or NHWC: how images and weights lie in memory, and which of the two is faster here."""
+
+import copy
+import logging
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from torch import nn
+
+from .precision import autocast
+
+logger = logging.getLogger(__name__)
+
+_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+_WARMUP, _STEPS = 1, 3
+
+
+def keep_memory_format(cfg: CfgNode) -> CfgNode:
+    """For "auto", `cfg` with what the run in OUTPUT_DIR has found before; else `cfg` itself."""
+    if cfg.RETHINK.SPEED.MEMORY_FORMAT != "auto":
+        return cfg
+    try:
+        before = yaml.safe_load(Path(cfg.OUTPUT_DIR, "config.yaml").read_text(encoding="utf-8"))
+        found = before["RETHINK"]["SPEED"]["MEMORY_FORMAT"]
+    except (
+        OSError,
+        ValueError,
+        yaml.YAMLError,
+        KeyError,
+        TypeError,
+    ):  # torn, or older than the key
+        return cfg
+    return _with_format(cfg, found) if found in _FORMATS else cfg
+
+
+def apply_memory_format(cfg: CfgNode, model: nn.Module) -> CfgNode:
+    """Lay `model` out as `cfg` says; `cfg` with the choice in the place of "auto". All processes call it."""
+    if cfg.RETHINK.SPEED.MEMORY_FORMAT == "auto":
+        size = (min(cfg.INPUT.MIN_SIZE_TRAIN), cfg.INPUT.MAX_SIZE_TRAIN)
+        shape = (len(cfg.MODEL.PIXEL_MEAN), *size)
+        cfg = _with_format(cfg, choose_memory_format(model.backbone, shape, cfg.RETHINK.SPEED.PRECISION))
+    model.to(memory_format=_FORMATS[cfg.RETHINK.SPEED.MEMORY_FORMAT])
+    return cfg
+
+
+def choose_memory_format(backbone: nn.Module, shape: tuple[int, int, int], precision: str) -> str:
+    """The faster one for forward and backward of `backbone` on an image of `shape` (C, H, W), in px.
+
+    Both take turns, in a copy of `backbone`. The choice is the main process's; all processes call it.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in _FORMATS}
+    if comm.is_main_process():
+        twin = copy.deepcopy(backbone).eval()  # in training, SyncBN would wait for the other processes
+        for _ in range(_WARMUP + _STEPS):
+            for name, times in seconds.items():
+                twin.to(memory_format=_FORMATS[name])
+                times.append(_time_pass(twin, shape, precision))
+    medians = {name: statistics.median(times[_WARMUP:] or [0.0]) for name, times in seconds.items()}
+    choice = comm.all_gather(min(medians, key=medians.get))[0]
+    logger.info(
+        "RETHINK.SPEED.MEMORY_FORMAT %s: a pass of the backbone takes %s.",
+        *(choice, ", ".join(f"{value:.3f} s in {name}" for name, value in medians.items())),
+    )
+    return choice
+
+
+def _time_pass(backbone: nn.Module, shape: tuple[int, int, int], precision: str) -> float:
+    """Seconds."""
+    device = next(backbone.parameters()).device
+    divisor = max(getattr(backbone, "size_divisibility", 0), 32)
+    height, width = (-(-side // divisor) * divisor for side in shape[1:])
+    image = torch.full((1, shape[0], height, width), 0.5, device=device)
+    _wait_for(device)
+    start = time.perf_counter()
+    with autocast(device, precision):
+        maps = backbone(image)
+    sum(features.float().mean() for features in maps.values()).backward()
+    _wait_for(device)
+    return time.perf_counter() - start
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _with_format(cfg: CfgNode, name: str) -> CfgNode:
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.RETHINK.SPEED.MEMORY_FORMAT = name
+    cfg.freeze()
+    return cfg

@@ -1,0 +1,68 @@
+"""bf16 arithmetic by autocast: where it holds, and what stays fp32 inside of it."""
+
+import logging
+from typing import Any
+
+import torch
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+# Their outputs are logits and box deltas, from which losses, decoded boxes and NMS are computed.
+_HEADS = (StandardRPNHead, RetinaNetHead, FastRCNNOutputLayers)
+_PREDICTORS = ("predictor", "score_lowres")  # the same of the mask, keypoint and segmentation heads
+
+
+def autocast(device: torch.device, precision: str, *, fp16: bool = False) -> torch.autocast:
+    """The context of a forward pass: "bf16" on `device`, with `fp16` the host's AMP (CUDA alone), or neither.
+
+    Weights stay fp32, and so do their gradients: bf16 has fp32's range, so nothing has to be scaled.
+    """
+    if precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast("cuda", dtype=torch.float16, enabled=fp16)
+
+
+def prepare_for(precision: str, model: nn.Module) -> nn.Module:
+    """`model` itself, which for "bf16" keeps logits and RoIs fp32, as norms do with their statistics.
+
+    The host rounds RoIs to the type of the features: in bf16 to multiples of 4 px beyond 512 px.
+    """
+    if precision != "bf16":
+        return model
+    device = next(model.parameters()).device
+    if device.type == "cpu" and not _cpu_has_bf16():
+        logger.warning("This CPU has no bf16 instructions: RETHINK.SPEED.PRECISION fp32 is faster here.")
+    for name, module in model.named_modules():
+        if isinstance(module, ROIPooler):
+            module.register_forward_pre_hook(_inputs_to_fp32)
+        elif isinstance(module, _HEADS) or name.rpartition(".")[2] in _PREDICTORS:
+            module.register_forward_hook(_outputs_to_fp32)
+    return model
+
+
+def _cpu_has_bf16() -> bool:
+    """Also True where torch does not tell."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    known = [getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe)]
+    return any(known) or not known
+
+
+def _inputs_to_fp32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return _to_fp32(inputs)
+
+
+def _outputs_to_fp32(module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> Any:
+    return _to_fp32(outputs)
+
+
+def _to_fp32(value: Any) -> Any:
+    """Tensors of bf16 in tuples and lists, to any depth; everything else is handed through."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_to_fp32(item) for item in value)
+    is_bf16 = isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16
+    return value.float() if is_bf16 else value

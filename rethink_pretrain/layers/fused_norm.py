@@ -1,0 +1,133 @@
+"""GroupNorm together with what stands behind it: the residual of a block, and ReLU.
+
+On CUDA one set of Triton kernels does all of it, reads bf16 and writes bf16 with statistics in fp32, where
+torch under autocast makes the map fp32 first. Elsewhere it is torch's own norm with in-place ReLU, the host's
+arithmetic to the last bit; only maps in channels-last format on a CPU take a backward pass of their own.
+"""
+
+import importlib.util
+from functools import lru_cache
+
+import torch
+from detectron2.layers import Conv2d
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+_KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def group_norm_relu(
+    x: torch.Tensor,
+    groups: int,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    eps: float = 1e-5,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """ReLU of GroupNorm(x) + `residual`: x, residual and result (N, C, H, W), N may be 0. In x's dtype."""
+    return _group_norm(x, groups, weight, bias, eps, residual, relu=True)
+
+
+def group_norm(
+    x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.Tensor, eps: float = 1e-5
+) -> torch.Tensor:
+    """GroupNorm(x), (N, C, H, W), N may be 0. In x's dtype."""
+    return _group_norm(x, groups, weight, bias, eps, None, relu=False)
+
+
+class FusedGroupNorm(nn.GroupNorm):
+    """The GroupNorm `norm`, with its own parameters, and with `relu` the ReLU behind it."""
+
+    def __init__(self, norm: nn.GroupNorm, *, relu: bool):
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
+        self.weight, self.bias, self.relu = norm.weight, norm.bias, relu
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """`x` (N, C, H, W) normalised, plus `residual`, then ReLU if it is asked for."""
+        return _group_norm(x, self.num_groups, self.weight, self.bias, self.eps, residual, self.relu)
+
+    def extra_repr(self) -> str:
+        """As GroupNorm's, with the ReLU."""
+        return f"{super().extra_repr()}, relu={self.relu}"
+
+
+def fuse_norm(conv: Conv2d, *, relu: bool) -> None:
+    """Let the GroupNorm of `conv` be a `FusedGroupNorm` of the same weights and names; another norm stays."""
+    if type(conv.norm) is nn.GroupNorm and conv.norm.affine:
+        conv.norm = FusedGroupNorm(conv.norm, relu=relu)
+
+
+def fuse_norms(module: nn.Module) -> None:
+    """`fuse_norm` for every host convolution in `module`, with its activation where that is ReLU."""
+    for conv in module.modules():
+        if isinstance(conv, Conv2d):
+            relu = conv.activation is F.relu or type(conv.activation) is nn.ReLU
+            fuse_norm(conv, relu=relu)
+            if relu and isinstance(conv.norm, FusedGroupNorm):
+                conv.activation = None
+
+
+def _group_norm(x, groups, weight, bias, eps, residual, relu):
+    traced = torch.jit.is_tracing() or torch.jit.is_scripting()
+    if x.dim() != 4 or x.numel() == 0 or traced:
+        return _plain(F.group_norm(x, groups, weight, bias, eps), residual, relu)
+    if x.is_cuda and x.dtype in _KERNEL_DTYPES and _has_triton():
+        from .triton_group_norm import TritonGroupNorm
+
+        x = _dense(x)
+        if residual is not None:
+            residual = residual.contiguous(memory_format=_memory_format(x))
+        return TritonGroupNorm.apply(x, residual, weight, bias, groups, eps, relu)
+    if x.device.type == "cpu" and _memory_format(x) is torch.channels_last:
+        return _plain(_ChannelsLastOnCPU.apply(x, weight, bias, groups, eps), residual, relu)
+    return _plain(F.group_norm(x, groups, weight, bias, eps), residual, relu)
+
+
+def _plain(y: torch.Tensor, residual: torch.Tensor | None, relu: bool) -> torch.Tensor:
+    """In place: the backward pass of the norm does not need its result."""
+    if residual is not None:
+        y += residual
+    return F.relu_(y) if relu else y
+
+
+class _ChannelsLastOnCPU(torch.autograd.Function):
+    """torch's GroupNorm; its backward pass runs in NCHW.
+
+    torch's own for channels-last walks over the pixels of a group a few channels at a time. In bf16 at
+    (1, 64, 400, 600) it took ten times as long as this one, which copies to NCHW first.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, groups, eps):
+        n, c, h, w = x.shape
+        y, mean, rstd = torch.native_group_norm(x, weight, bias, n, c, h * w, groups, eps)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        ctx.groups = groups
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight, mean, rstd = ctx.saved_tensors
+        n, c, h, w = x.shape
+        grads = torch.ops.aten.native_group_norm_backward(
+            grad.contiguous(), x.contiguous(), mean, rstd, weight,
+            n, c, h * w, ctx.groups, ctx.needs_input_grad[:3],
+        )  # fmt: skip
+        return (*grads, None, None)
+
+
+def _memory_format(x: torch.Tensor) -> torch.memory_format:
+    """channels_last for a map (N, C, H, W) that lies so in memory and not also in NCHW."""
+    nhwc = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if nhwc else torch.contiguous_format
+
+
+def _dense(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous(memory_format=_memory_format(x))
+
+
+@lru_cache(maxsize=1)
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None

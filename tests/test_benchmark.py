@@ -1,0 +1,199 @@
+"""The measuring stick: its arithmetic by hand, that both contestants do the same work, the real tool."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY
+from test_tools import run_tool
+
+from rethink_pretrain.analysis.bench import Bar, benchmark_table, ratio_bars, read_benchmarks, short
+from rethink_pretrain.analysis.bench_figure import plot_ratios
+from rethink_pretrain.engine.benchmark import PARTS, Settings, machine, measure
+from rethink_pretrain.engine.benchmark.made import HEIGHT, OBJECTS, WIDTH, make_detections, make_document
+from rethink_pretrain.engine.benchmark.masks import equal_pixels, make_instances
+from rethink_pretrain.engine.benchmark.memory import made_records, proportional_mb, touch
+from rethink_pretrain.engine.benchmark.rows import limit_row, speed_row, time_by_turns, unmeasured_row
+from rethink_pretrain.errors import UserError
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    return Settings(tmp_path, REPOSITORY).tiny()
+
+
+class TestRows:
+    def test_turns(self):
+        calls = []
+        contestants = {name: lambda name=name: calls.append(name) for name in "ab"}
+        seconds = time_by_turns(contestants, rounds=2, warm_up=1)
+        assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+        # The order turns around, and the first pair does not count.
+        assert calls in (["a", "b", "b", "a", "a", "b"], ["b", "a", "a", "b", "b", "a"])
+
+    def test_ratios_are_of_pairs(self):
+        row = speed_row("x", {"stock": [2.0, 9.0, 4.0], "ours": [1.0, 3.0, 4.0]}, work=8, unit="images/s")
+        assert row["ratios"]["ours"]["values"] == [2.0, 3.0, 1.0]
+        # By hand: medians of (2, 3, 1), (1, 3, 4) and (2, 9, 4); quartiles halfway to the neighbours.
+        assert (row["ratios"]["ours"]["median"], row["ratios"]["ours"]["quartiles"]) == (2.0, [1.5, 2.5])
+        assert row["per_second"] == {"stock": 2.0, "ours": pytest.approx(8 / 3)}
+        assert row["seconds"]["stock"]["quartiles"] == [3.0, 6.5]
+
+    def test_without_stock_there_is_no_ratio(self):
+        assert speed_row("x", {"ours": [1.0]})["ratios"] == {}
+
+    def test_a_single_round(self):
+        assert speed_row("x", {"stock": [3.0], "ours": [2.0]})["ratios"]["ours"]["quartiles"] == [1.5, 1.5]
+
+
+ROWS = [
+    speed_row("loader", {"stock": [4.0], "ours": [1.0]}, work=8, unit="images/s", bars={"ours": 2.5}),
+    speed_row("AP", {"stock": [30.0], "a": [3.0], "b": [0.5]}, unit="evaluations/s", bars={"a": 8.0}),
+    limit_row("--help", "s", {"ours": [0.25], "stock": [4.0]}, {"ours": 0.3}),
+    unmeasured_row("norm", "no GPU"),
+]
+
+
+class TestTableAndFigure:
+    def test_table(self):
+        assert benchmark_table(ROWS)[2:] == [
+            "| loader: ours | 2 images/s | 8 images/s | 4 x | 2.5 x |",
+            "| AP: a | 30 s | 3 s | 10 x | 8 x |",
+            "| AP: b | 30 s | 0.5 s | 60 x |  |",
+            "| --help: ours | 4 s | 0.25 s |  | at most 0.3 s |",
+            "| norm | | not measured: no GPU | | |",
+        ]
+
+    def test_files(self, tmp_path):
+        for name, rows in (("b", ROWS[2:]), ("a", ROWS[:2])):
+            (tmp_path / f"{name}.json").write_text(json.dumps({"rows": rows}))
+        assert benchmark_table(read_benchmarks(tmp_path)) == benchmark_table(ROWS)
+
+    def test_bars(self):
+        assert ratio_bars(ROWS)[:2] == [
+            Bar("loader", 4.0, (4.0, 4.0), 2.5),
+            Bar("AP: a", 10.0, (10.0, 10.0), 8.0),
+        ]
+
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [(12345, "12,300"), (999.6, "1,000"), (123.4, "123"), (12.34, "12.3"), (0.01234, "0.0123")],
+    )
+    def test_short(self, value, words):
+        assert short(value) == words
+
+    def test_figure(self, tmp_path):
+        plot_ratios(ratio_bars(ROWS), tmp_path / "ratios.png", "made")
+        assert (tmp_path / "ratios.png").stat().st_size > 10_000
+        with pytest.raises(UserError, match="--against stock"):
+            plot_ratios([], tmp_path / "none.png")
+
+
+class TestMadeData:
+    def test_form(self):
+        document = make_document(3)
+        assert len(document["annotations"]) == 3 * OBJECTS
+        for annotation in document["annotations"]:
+            points = np.reshape(annotation["segmentation"][0], (-1, 2))
+            assert (points >= 0).all() and (points <= (WIDTH, HEIGHT)).all()
+            x, y, width, height = annotation["bbox"]
+            assert [x, y] == points.min(0).tolist() and min(width, height) >= 2
+            assert 0 < annotation["area"] <= width * height
+        assert document == make_document(3)
+
+    def test_detections(self):
+        from pycocotools import mask as mask_util
+
+        detections = make_detections(make_document(2), per_image=6)
+        assert len(detections) == 12 and len({d["score"] for d in detections}) == 12
+        for detection in detections:
+            box = mask_util.toBbox(detection["segmentation"])
+            assert np.abs(box - detection["bbox"]).max() < 4  # a sharp point covers no pixel
+
+    def test_records(self):
+        records = list(made_records(2))
+        assert [len(record["annotations"]) for record in records] == [OBJECTS] * 2
+        assert touch(records[0])["sum"] == sum(sum(a["bbox"]) for a in records[0]["annotations"])
+
+
+def test_memory_counts_what_a_process_holds():
+    before = proportional_mb()
+    block = np.ones(50_000_000, dtype=np.uint8)
+    assert 40 < proportional_mb() - before < 60 and len(block)  # pages of other processes come and go
+
+
+def test_host_masks_are_ours():
+    assert equal_pixels([make_instances(32, seed, torch.device("cpu")) for seed in range(2)]) >= 0.999
+
+
+def test_machine():
+    assert machine()["cores"] >= 1 and machine()["detectron2"].startswith("0.")
+
+
+def test_unknown_part(settings):
+    with pytest.raises(UserError, match="Choose from startup"):
+        measure("speed", settings)
+
+
+@pytest.mark.parametrize("part", ["loader", "eval", "masks", "subset", "norm"])
+def test_parts(settings, part):
+    """Each asserts by itself that stock and ours come to the same."""
+    result = measure(part, settings)
+    assert json.loads(json.dumps(result)) == result
+    assert result["part"] == part and result["session"]["versions"]["torch"] == torch.__version__
+    assert result["rows"]
+    for row in result["rows"]:
+        if "not_measured" in row:
+            continue
+        rounds = {len(found["values"]) for found in row["seconds"].values()}
+        assert len(rounds) == 1 and "stock" in row["seconds"] and row["ratios"]
+        assert set(row["bars"]) <= set(row["ratios"])
+
+
+def test_largest_differences_of_ap(settings):
+    boxes, masks, _ = measure("eval", settings)["rows"]
+    for row in (boxes, masks):
+        assert max(row["largest_difference"].values()) <= 1e-12
+        assert 0.01 < row["numbers"][0] < 0.99
+
+
+def test_training_steps_of_the_toy_config(settings):
+    from rethink_pretrain.engine.benchmark import train
+
+    toy = train._cpu_workloads(settings)[0]
+    row = train._measure(settings, toy._replace(images=2))
+    stock, ours = row["losses"]["stock"], row["losses"][train.PLAIN]
+    assert set(stock) == {"loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc"}
+    assert ours == pytest.approx(stock, rel=1e-3, abs=1e-6)
+    assert set(row["ratios"]) == {train.PLAIN, train.FAST}
+
+
+def test_other_losses_stop_the_benchmark(settings, monkeypatch):
+    from rethink_pretrain.engine.benchmark import train
+
+    losses = iter([{"loss_cls": 1.0}, {"loss_cls": 1.01}, {"loss_cls": 1.0}])
+    monkeypatch.setattr(train, "_losses", lambda *_: next(losses))
+    toy = train._cpu_workloads(settings)[0]
+    with pytest.raises(AssertionError, match="loss_cls"):
+        train._measure(settings, toy._replace(images=2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [part for part in PARTS if part in ("startup", "memory", "train")])
+def test_slow_parts(settings, part):
+    assert measure(part, settings)["rows"]
+
+
+class TestTool:
+    def test_json_and_figure(self, tmp_path):
+        json_file, figure = tmp_path / "out" / "masks.json", tmp_path / "masks.png"
+        flags = ["--against", "stock", "--tiny", "--json", str(json_file), "--figure", str(figure)]
+        done = run_tool("benchmark.py", "masks", *flags)
+        assert done.returncode == 0, done.stderr
+        assert "| mask targets, 64 RoIs: ours |" in done.stdout
+        assert json.loads(json_file.read_text())["machine"]["cores"] >= 1 and figure.exists()
+
+    def test_a_figure_needs_stock(self):
+        done = run_tool("benchmark.py", "masks", "--figure", "x.png")
+        assert done.returncode == 2 and "--against stock" in done.stderr

@@ -1,0 +1,114 @@
+#!/usr/bin/env python
+"""Time training, loading and evaluation beside stock Detectron2: tools/benchmark.py all --against stock
+
+Stock is the Detectron2 that is installed, with its own model, mapper, loader, trainer and pycocotools. It and
+ours take turns on the same made data and the same initial weights, so that a busy machine slows both; what
+warms up does not count. A part stops with an error where the two do not compute the same. `all` writes one
+json for each part, and takes about ten minutes on two CPU cores.
+"""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("train", "loader", "eval", "masks", "subset", "startup", "memory", "norm")
+
+
+def parse_args() -> argparse.Namespace:
+    """What to measure, and where to write it."""
+    summary, _, rest = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(description=summary, epilog=rest)
+    add = parser.add_argument
+    add("part", choices=(*PARTS, "all"))
+    add("--against", choices=("stock",), help="the other contestant; without it only ours is measured")
+    add("--json", type=Path, metavar="FILE", help="write what was found; of `all` a new folder of files")
+    add("--figure", type=Path, metavar="PNG", help="draw the ratios")
+    add("--config-file", type=Path, metavar="FILE", help="of the train part, in place of its own two")
+    add("--overlay", action="append", metavar="NAME", help="of the fast contestant of train (fast)")
+    add("--images-per-batch", type=int, metavar="N", help="of the train part")
+    add("--steps", type=int, metavar="N", help="of the train part, for each contestant")
+    add("--tiny", action="store_true", help="as little as possible, to see whether all runs")
+    add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="of the config of the train part")
+    args = parser.parse_args()
+    if args.figure and not args.against:
+        parser.error("--figure draws ratios, which need --against stock")
+    if min(args.images_per_batch or 1, args.steps or 1) < 1:
+        parser.error("--images-per-batch and --steps are 1 or more")
+    return args
+
+
+def build_settings(args: argparse.Namespace, folder: Path):
+    """`args` as the benchmark's settings."""
+    from dataclasses import replace
+
+    from rethink_pretrain.engine.benchmark import Settings
+
+    settings = Settings(
+        folder,
+        ROOT,
+        stock=args.against == "stock",
+        config_file=args.config_file,
+        overlays=tuple(args.overlay or ("fast",)),
+        opts=tuple(args.opts),
+        images_per_batch=args.images_per_batch,
+    )
+    settings = settings.tiny() if args.tiny else settings
+    steps = args.steps
+    return replace(settings, toy_steps=steps, large_steps=steps, gpu_steps=steps) if steps else settings
+
+
+def run(args: argparse.Namespace, folder: Path) -> None:
+    """Measure, show, write."""
+    from rethink_pretrain.engine.benchmark import measure
+    from rethink_pretrain.files import write_json
+
+    settings = build_settings(args, folder)
+    results = []
+    for part in PARTS if args.part == "all" else [args.part]:
+        print(f"Measuring {part} ...", file=sys.stderr, flush=True)
+        results.append(measure(part, settings))
+        if args.json and args.part == "all":
+            args.json.mkdir(parents=True, exist_ok=True)
+            write_json(args.json / f"{part}.json", results[-1])
+    if args.json and args.part != "all":
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.json, results[0])
+    show(results, args.figure)
+
+
+def show(results: list[dict], figure: Path | None) -> None:
+    """The table, and the figure if there is to be one."""
+    from rethink_pretrain.analysis.bench import benchmark_table, ratio_bars
+    from rethink_pretrain.analysis.bench_figure import plot_ratios
+
+    rows = [row for result in results for row in result["rows"]]
+    print("\n".join(benchmark_table(rows)))
+    if figure:
+        machine = results[0]["machine"]
+        what = ", ".join([f"{machine['cores']} cores of {machine['cpu']}", *machine["gpus"]])
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        plot_ratios(ratio_bars(rows), figure, f"{what}; Detectron2 {machine['detectron2']}")
+
+
+def main() -> None:
+    """In a folder of its own, which goes at the end."""
+    args = parse_args()
+    # Threads that spin while they wait make steps several times slower when another process is busy.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    from rethink_pretrain.errors import one_line_errors
+
+    logging.disable(logging.WARNING)
+    with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
+        run(args, Path(temporary))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        raise SystemExit(130) from None
