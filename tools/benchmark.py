@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from rethink_pretrain.command_line import tool
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("train", "loader", "eval", "masks", "subset", "startup", "memory", "norm")
 
@@ -94,21 +96,16 @@ def show(results: list[dict], figure: Path | None) -> None:
         plot_ratios(ratio_bars(rows), figure, f"{what}; Detectron2 {machine['detectron2']}")
 
 
+@tool()
 def main() -> None:
     """In a folder of its own, which goes at the end."""
     args = parse_args()
     # Threads that spin while they wait make steps several times slower when another process is busy.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    from rethink_pretrain.errors import one_line_errors
-
     logging.disable(logging.WARNING)
-    with one_line_errors(), tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary:
         run(args, Path(temporary))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+    main()

@@ -43,18 +43,21 @@ class Change(NamedTuple):
         return f"{self.key} {self.before} -> {self.now}"
 
 
+def written_keys(folder: str) -> dict[str, Any]:
+    """Those of config.yaml in `folder`, as "SOLVER.MAX_ITER"; {} without the file, or where it is torn."""
+    try:
+        config = yaml.safe_load(Path(folder, "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):  # torn by a kill, which writes it anew
+        return {}
+    return flatten(config) if isinstance(config, dict) else {}
+
+
 def find_changes(cfg: CfgNode) -> list[Change]:
     """Keys that matter to training whose value in OUTPUT_DIR/config.yaml is another; [] without the file.
 
     Keys that the file does not have, because an older version wrote it, are no change.
     """
-    try:
-        before = yaml.safe_load(Path(cfg.OUTPUT_DIR, "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):  # torn by a kill, which writes it anew
-        return []
-    if not isinstance(before, dict):
-        return []
-    old, now = flatten(before), flatten(yaml.safe_load(cfg.dump()))
+    old, now = written_keys(cfg.OUTPUT_DIR), flatten(yaml.safe_load(cfg.dump()))
     return [
         Change(key, old[key], value)
         for key, value in now.items()

@@ -4,14 +4,13 @@ import copy
 import logging
 import statistics
 import time
-from pathlib import Path
 
 import torch
-import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
+from .changes import written_keys
 from .precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -24,17 +23,7 @@ def keep_memory_format(cfg: CfgNode) -> CfgNode:
     """For "auto", `cfg` with what the run in OUTPUT_DIR has found before; else `cfg` itself."""
     if cfg.RETHINK.SPEED.MEMORY_FORMAT != "auto":
         return cfg
-    try:
-        before = yaml.safe_load(Path(cfg.OUTPUT_DIR, "config.yaml").read_text(encoding="utf-8"))
-        found = before["RETHINK"]["SPEED"]["MEMORY_FORMAT"]
-    except (
-        OSError,
-        ValueError,
-        yaml.YAMLError,
-        KeyError,
-        TypeError,
-    ):  # torn, or older than the key
-        return cfg
+    found = written_keys(cfg.OUTPUT_DIR).get("RETHINK.SPEED.MEMORY_FORMAT")
     return _with_format(cfg, found) if found in _FORMATS else cfg
 
 
