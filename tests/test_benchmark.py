@@ -174,14 +174,25 @@ def test_training_steps_of_the_toy_config(settings):
     assert set(row["ratios"]) == {train.PLAIN, train.FAST}
 
 
-def test_other_losses_stop_the_benchmark(settings, monkeypatch):
-    from rethink_pretrain.engine.benchmark import train
+def test_other_losses_stop_the_benchmark():
+    from rethink_pretrain.engine.benchmark.train import compare_losses
 
-    losses = iter([{"loss_cls": 1.0}, {"loss_cls": 1.01}, {"loss_cls": 1.0}])
-    monkeypatch.setattr(train, "_losses", lambda *_: next(losses))
-    toy = train._cpu_workloads(settings)[0]
     with pytest.raises(AssertionError, match="loss_cls"):
-        train._measure(settings, toy._replace(images=2))
+        compare_losses({"loss_cls": 1.0}, {"loss_cls": 1.01})
+    with pytest.raises(AssertionError, match="loss_mask"):
+        compare_losses({"loss_cls": 1.0, "loss_mask": 1.0}, {"loss_cls": 1.0})
+
+
+def test_what_goes_wrong_in_a_contestant_is_told(settings, short_cfg):
+    from rethink_pretrain.engine.benchmark import contestants
+
+    register = ("made_for_a_contestant", settings.folder / "missing.json", settings.folder)
+    short_cfg.MODEL.DEVICE = "nowhere"
+    with (
+        pytest.raises(RuntimeError, match="nowhere"),
+        contestants.started({"a": (short_cfg, False)}, register),
+    ):
+        pass
 
 
 @pytest.mark.slow

@@ -148,7 +148,8 @@ def _add_speed(cfg: CfgNode) -> None:
     # with the environment variable RETHINK_SPEED=off that is the default of all.
     fast = os.environ.get("RETHINK_SPEED") != "off"
     cfg.RETHINK.SPEED = CfgNode()
-    # Arithmetic of the forward and backward pass: "fp32", or "bf16" by autocast, on CUDA and on a CPU.
+    # Arithmetic of the forward and backward pass: "fp32", "bf16" by autocast, on CUDA and on a CPU, or
+    # "auto", bf16 where the device has instructions for it; a resumed run keeps what it has.
     # Weights, losses and the statistics of norms stay fp32. fp16 is the host's SOLVER.AMP.ENABLED.
     cfg.RETHINK.SPEED.PRECISION = "fp32"
     # Of images and convolutions: "contiguous" (NCHW), "channels_last" (NHWC), or "auto", where a few timed
@@ -162,6 +163,8 @@ def _add_speed(cfg: CfgNode) -> None:
     cfg.RETHINK.SPEED.MASK_TARGETS = fast
     # JPEG by libjpeg-turbo and resizing by torchvision: within 1 grey level of the host's.
     cfg.RETHINK.SPEED.FAST_IMAGES = fast
+    # On a CPU, memory that a step frees stays with the process, which then holds its peak to its end.
+    cfg.RETHINK.SPEED.KEEP_MEMORY = fast
     # Recompute activations of the backbone's blocks in the backward pass: less memory, a quarter more time.
     cfg.RETHINK.SPEED.CHECKPOINT_ACTIVATIONS = False
     # Several processes exchange gradients rounded to bf16: half of the traffic.

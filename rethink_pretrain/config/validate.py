@@ -9,7 +9,7 @@ _AUGMENTATIONS = ("resize", "lsj")
 _DOCTOR = ("stop", "warn", "off")
 _POLICIES = ("skip", "lower_lr", "roll_back", "stop")
 _SPEED = {
-    "PRECISION": ("fp32", "bf16"),
+    "PRECISION": ("fp32", "bf16", "auto"),
     "MEMORY_FORMAT": ("contiguous", "channels_last", "auto"),
     "COCO_EVAL": ("faster-coco-eval", "hotcoco"),
 }

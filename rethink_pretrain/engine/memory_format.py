@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 _WARMUP, _STEPS = 1, 3
+_BUDGET = 20.0  # seconds, after which the steps that are timed have to do
 
 
 def keep_memory_format(cfg: CfgNode) -> CfgNode:
@@ -44,11 +45,14 @@ def choose_memory_format(backbone: nn.Module, shape: tuple[int, int, int], preci
     """
     seconds: dict[str, list[float]] = {name: [] for name in _FORMATS}
     if comm.is_main_process():
+        start = time.perf_counter()
         twin = copy.deepcopy(backbone).eval()  # in training, SyncBN would wait for the other processes
-        for _ in range(_WARMUP + _STEPS):
+        for step in range(_WARMUP + _STEPS):
             for name, times in seconds.items():
                 twin.to(memory_format=_FORMATS[name])
                 times.append(_time_pass(twin, shape, precision))
+            if step >= _WARMUP and time.perf_counter() - start > _BUDGET:
+                break
     medians = {name: statistics.median(times[_WARMUP:] or [0.0]) for name, times in seconds.items()}
     choice = comm.all_gather(min(medians, key=medians.get))[0]
     logger.info(

@@ -4,11 +4,14 @@ import logging
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from torch import nn
+
+from .changes import written_keys
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +19,32 @@ logger = logging.getLogger(__name__)
 _HEADS = (StandardRPNHead, RetinaNetHead, FastRCNNOutputLayers)
 _PREDICTORS = ("predictor", "score_lowres")  # the same of the mask, keypoint and segmentation heads
 
+_KNOWN = ("fp32", "bf16")
+
+
+def settle_precision(cfg: CfgNode, device: torch.device) -> None:
+    """In the place of "auto", what the run in OUTPUT_DIR has; of a new one, bf16 where `device` has it."""
+    if cfg.RETHINK.SPEED.PRECISION != "auto":
+        return
+    before = written_keys(cfg.OUTPUT_DIR).get("RETHINK.SPEED.PRECISION")
+    choice = before if before in _KNOWN else _KNOWN[has_bf16(device)]
+    cfg.RETHINK.SPEED.PRECISION = choice
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether `device` has bf16 instructions; without them bf16 takes several times as long as fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe))
+
 
 def autocast(device: torch.device, precision: str, *, fp16: bool = False) -> torch.autocast:
     """The context of a forward pass: "bf16" on `device`, with `fp16` the host's AMP (CUDA alone), or neither.
 
     Weights stay fp32, and so do their gradients: bf16 has fp32's range, so nothing has to be scaled.
     """
+    assert precision in _KNOWN, precision
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return torch.autocast("cuda", dtype=torch.float16, enabled=fp16)
@@ -35,21 +58,14 @@ def prepare_for(precision: str, model: nn.Module) -> nn.Module:
     if precision != "bf16":
         return model
     device = next(model.parameters()).device
-    if device.type == "cpu" and not _cpu_has_bf16():
-        logger.warning("This CPU has no bf16 instructions: RETHINK.SPEED.PRECISION fp32 is faster here.")
+    if not has_bf16(device):
+        logger.warning("This %s has no bf16 instructions: fp32 is faster here.", device.type.upper())
     for name, module in model.named_modules():
         if isinstance(module, ROIPooler):
             module.register_forward_pre_hook(_inputs_to_fp32)
         elif isinstance(module, _HEADS) or name.rpartition(".")[2] in _PREDICTORS:
             module.register_forward_hook(_outputs_to_fp32)
     return model
-
-
-def _cpu_has_bf16() -> bool:
-    """Also True where torch does not tell."""
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    known = [getattr(torch.cpu, probe)() for probe in probes if hasattr(torch.cpu, probe)]
-    return any(known) or not known
 
 
 def _inputs_to_fp32(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

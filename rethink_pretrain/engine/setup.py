@@ -26,6 +26,7 @@ from ..data import (
 from ..errors import UserError
 from ..files import write_atomically, write_text
 from .changes import find_changes, refuse_another_batch
+from .precision import settle_precision
 from .processes import ONE_PROCESS, Processes, is_restart, job_id
 from .run_record import read_run_record
 
@@ -67,7 +68,7 @@ def prepare(
 
 
 def complete(cfg: CfgNode, config_file: str, processes: Processes = ONE_PROCESS) -> None:
-    """Fill what depends on the number of processes, on the user's own data and on the config file's name.
+    """Fill what depends on the processes, the device, the user's own data and the config file's name.
 
     OUTPUT_DIR, where it is the host's default, becomes `output/<name of the config file>`, because two runs
     in one folder overwrite each other. Of data, it reads the json files of RETHINK.DATA alone.
@@ -76,6 +77,7 @@ def complete(cfg: CfgNode, config_file: str, processes: Processes = ONE_PROCESS)
         cfg.OUTPUT_DIR = f"output/{Path(config_file).stem}"
     scale_to(cfg, processes.total)
     register_datasets(cfg)
+    settle_precision(cfg, torch.device(_device(cfg.MODEL.DEVICE)))
 
 
 def _same_job(output: Path) -> bool:
@@ -193,12 +195,16 @@ def _limit_console(output_dir: str) -> None:
 
 def pick_device(device: str) -> str:
     """`device` itself, or for "auto" the GPU where there is one and else the CPU, which the log says."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    logger.warning("No GPU is visible: running on the CPU.")
-    return "cpu"
+    found = _device(device)
+    if device == "auto" and found == "cpu":
+        logger.warning("No GPU is visible: running on the CPU.")
+    return found
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _check_processes(cfg: CfgNode, processes: Processes) -> None:

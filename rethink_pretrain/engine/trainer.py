@@ -44,6 +44,7 @@ from .doctor import check_up, count_images
 from .evaluating import Evaluation, tolerating_full_disks
 from .exposure import Exposure
 from .fused_sgd import plain_update, speed_up
+from .heap import keep_freed_memory
 from .incidents import record_incident
 from .interruption import Interruption
 from .lock import only_run_in
@@ -79,6 +80,8 @@ class Trainer(DefaultTrainer):
             cfg.SEED = comm.shared_random_seed() % 2**31
         self.cfg = cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        if cfg.RETHINK.SPEED.KEEP_MEMORY and next(model.parameters()).device.type == "cpu":
+            keep_freed_memory()
         self.cfg = cfg = apply_memory_format(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         processes = comm.get_world_size()

@@ -8,7 +8,7 @@ from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from rethink_pretrain.engine import Trainer
-from rethink_pretrain.engine.precision import autocast, prepare_for
+from rethink_pretrain.engine.precision import autocast, prepare_for, settle_precision
 
 CPU = torch.device("cpu")
 
@@ -107,3 +107,25 @@ def test_a_cpu_without_bf16_is_told(monkeypatch, caplog):
         monkeypatch.setattr(torch.cpu, probe, lambda: False, raising=False)
     prepare_for("bf16", torch.nn.Linear(1, 1))
     assert "fp32 is faster here" in caplog.text
+
+
+def test_auto_is_what_the_device_computes(short_cfg, monkeypatch, tmp_path):
+    """And what the run in the folder has, on whatever machine it goes on."""
+    short_cfg.OUTPUT_DIR = str(tmp_path)
+    short_cfg.RETHINK.SPEED.PRECISION = "auto"
+    for can, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda can=can: can, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+        settled = short_cfg.clone()
+        settle_precision(settled, CPU)
+        assert expected == settled.RETHINK.SPEED.PRECISION
+    (tmp_path / "config.yaml").write_text("RETHINK: {SPEED: {PRECISION: bf16}}")
+    settle_precision(short_cfg, CPU)
+    assert short_cfg.RETHINK.SPEED.PRECISION == "bf16"
+
+
+def test_a_chosen_precision_stays(short_cfg, tmp_path):
+    short_cfg.OUTPUT_DIR = str(tmp_path)
+    (tmp_path / "config.yaml").write_text("RETHINK: {SPEED: {PRECISION: bf16}}")
+    settle_precision(short_cfg, CPU)
+    assert short_cfg.RETHINK.SPEED.PRECISION == "fp32"

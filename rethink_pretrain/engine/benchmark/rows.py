@@ -4,6 +4,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 STOCK = "stock"
@@ -12,21 +13,32 @@ STOCK = "stock"
 def time_by_turns(
     contestants: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 1
 ) -> dict[str, list[float]]:
-    """Seconds of each call: name -> `rounds` values, after `warm_up` calls that do not count.
+    """Seconds of each call, see `by_turns`."""
+    return by_turns({name: partial(_seconds_of, call) for name, call in contestants.items()}, rounds, warm_up)
+
+
+def _seconds_of(call: Callable[[], Any]) -> float:
+    gc.collect()  # of what the one before left
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def by_turns(
+    contestants: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """What each call returns: name -> `rounds` values, after `warm_up` calls that do not count.
 
     In every round all are called once, in an order that turns around from round to round, so that what else
     the machine does falls on all of them.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    values: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(-warm_up, rounds):
         for name in list(contestants)[:: 1 if number % 2 else -1]:
-            gc.collect()  # of what the one before left
-            start = time.perf_counter()
-            contestants[name]()
-            elapsed = time.perf_counter() - start
+            value = contestants[name]()
             if number >= 0:
-                seconds[name].append(elapsed)
-    return seconds
+                values[name].append(value)
+    return values
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
