@@ -165,6 +165,9 @@ def _add_speed(cfg: CfgNode) -> None:
     cfg.RETHINK.SPEED.FAST_IMAGES = fast
     # On a CPU, memory that a step frees stays with the process, which then holds its peak to its end.
     cfg.RETHINK.SPEED.KEEP_MEMORY = fast
+    # Groups of images by aspect ratio, an even number, of which a batch has one (RETHINK.ASPECT_GROUP): more
+    # of them pad less, and are another order of images. 2 are the host's, wide and tall.
+    cfg.RETHINK.SPEED.ASPECT_BUCKETS = 2
     # Recompute activations of the backbone's blocks in the backward pass: less memory, a quarter more time.
     cfg.RETHINK.SPEED.CHECKPOINT_ACTIVATIONS = False
     # Several processes exchange gradients rounded to bf16: half of the traffic.

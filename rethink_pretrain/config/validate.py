@@ -117,6 +117,11 @@ def _check_speed(cfg: CfgNode) -> None:
             f"RETHINK.SPEED.PRECISION {speed.PRECISION} and SOLVER.AMP.ENABLED True (fp16) exclude each "
             "other. Set one of them back."
         )
+    if speed.ASPECT_BUCKETS < 2 or speed.ASPECT_BUCKETS % 2:
+        raise UserError(
+            f"RETHINK.SPEED.ASPECT_BUCKETS {speed.ASPECT_BUCKETS} is not an even number of 2 or more: half "
+            "of them are of wide images."
+        )
     if speed.TEST_BATCH < 1:
         raise UserError(f"RETHINK.SPEED.TEST_BATCH {speed.TEST_BATCH} is a number of images: 1 or more.")
 

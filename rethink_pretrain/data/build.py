@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError, worker_errors
 from .bad_images import MAX_ATTEMPTS, BadImage, BadImages, describe_bad, replacement
-from .sampler import SAMPLE, MicroBatchSampler, derive_seed
+from .sampler import SAMPLE, MicroBatchSampler, aspect_groups, derive_seed
 from .serialized import SerializedRecords
 
 Record = dict[str, Any]
@@ -186,9 +186,9 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[Record], Record]) -> Trai
     seed, processes = max(cfg.SEED, 0), comm.get_world_size()
     grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
     # Sets for semantic segmentation do not tell sizes.
-    wide = [grouped and record.get("width", 0) > record.get("height", 0) for record in records]
+    sizes = [(record.get("width", 1), record.get("height", 1)) if grouped else (1, 1) for record in records]
     sampler = MicroBatchSampler(
-        np.array(wide, dtype=np.int8),
+        aspect_groups(np.array(sizes).reshape(-1, 2), cfg.RETHINK.SPEED.ASPECT_BUCKETS),
         seed=seed,
         batch_size=cfg.SOLVER.IMS_PER_BATCH,
         micro_batch=micro_batch_size(cfg, processes),

@@ -17,6 +17,22 @@ def derive_seed(seed: int, purpose: int, *numbers: int) -> int:
     return int(np.random.SeedSequence([seed, purpose, *numbers]).generate_state(1)[0])
 
 
+def aspect_groups(sizes: np.ndarray, buckets: int) -> np.ndarray:
+    """The group of each image by the shape of its `sizes` (N, 2), width and height in px; int (N,).
+
+    With 2 buckets, as in the host, those wider than tall and the others. More of them, an even number, part
+    each of these by aspect ratio into equally many images, as far as equal ratios allow.
+    """
+    ratios = sizes[:, 0] / sizes[:, 1]
+    groups = (ratios > 1).astype(np.int64)
+    shares = np.arange(1, buckets // 2) / (buckets // 2)
+    for orientation in np.unique(groups) if len(shares) else ():
+        inside = groups == orientation
+        edges = np.quantile(ratios[inside], shares, method="lower")
+        groups[inside] += 2 * np.searchsorted(edges, ratios[inside], side="left")
+    return groups
+
+
 def epoch_order(seed: int, epoch: int, groups: np.ndarray, unit: int) -> np.ndarray:
     """Indices of one epoch, shuffled, every `unit` of them from one group; up to `unit` - 1 are left out.
 

@@ -154,6 +154,12 @@ class TestSpeed:
         with pytest.raises(UserError, match="exclude each other"):
             validate(scratch)
 
+    @pytest.mark.parametrize("buckets", [0, 1, 3])
+    def test_odd_buckets(self, scratch, buckets):
+        scratch.RETHINK.SPEED.ASPECT_BUCKETS = buckets
+        with pytest.raises(UserError, match="an even number of 2 or more"):
+            validate(scratch)
+
     def test_no_image_at_once(self, scratch):
         scratch.RETHINK.SPEED.TEST_BATCH = 0
         with pytest.raises(UserError, match="1 or more"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rethink_pretrain.data import MicroBatchSampler, derive_seed, epoch_order
+from rethink_pretrain.data.sampler import aspect_groups
 
 TALL_AND_WIDE = np.array([0, 1, 1, 0, 1, 1, 1, 0, 1, 1, 1], dtype=np.int8)
 
@@ -96,3 +97,38 @@ def test_derived_seeds_differ_and_stay():
     seeds = {derive_seed(seed, purpose, i) for seed in (0, 1) for purpose in (0, 1) for i in range(50)}
     assert len(seeds) == 200
     assert derive_seed(7, 0, 123) == derive_seed(7, 0, 123) == 4254884735
+
+
+def padded_share(sizes: np.ndarray, buckets: int) -> float:
+    """Of the pixels of all batches of 4, those that are not of their images."""
+    sampler = MicroBatchSampler(aspect_groups(sizes, buckets), seed=0, batch_size=4, micro_batch=4, unit=4)
+    batches = sizes[np.array(list(itertools.islice(iter(sampler), len(sizes) // 4)))[..., 1]]
+    return 1 - batches.prod(2).sum() / (4 * batches.max(1).prod(1)).sum()
+
+
+class TestAspectGroups:
+    def test_two_are_the_host_s(self):
+        """It asks whether an image is wider than tall; a square is not."""
+        sizes = np.array([[4, 3], [3, 4], [5, 5], [2, 1]])
+        assert aspect_groups(sizes, 2).tolist() == [1, 0, 0, 1]
+
+    def test_more_are_as_large_as_each_other_within_wide_and_tall(self):
+        ratios = np.array([1.1, 1.2, 1.3, 1.4, 1.5, 1.6])
+        wide = np.column_stack([1000 * ratios, np.full(6, 1000)])
+        groups = aspect_groups(np.concatenate([wide, wide[:, ::-1]]), 6)
+        assert groups.tolist() == [1, 1, 3, 3, 5, 5, 4, 4, 2, 2, 0, 0]
+
+    def test_equal_ratios_stay_together(self):
+        """4:3 is most of COCO."""
+        sizes = np.array([[640, 480]] * 9 + [[640, 427]] * 2)
+        groups = aspect_groups(sizes, 8)
+        assert set(groups[:9]).isdisjoint(groups[9:]) and len(set(groups[:9])) == 1
+
+    def test_no_images(self):
+        assert aspect_groups(np.empty((0, 2)), 4).tolist() == []
+
+    def test_less_is_padded(self):
+        rng = np.random.default_rng(0)
+        short, ratio = 800, np.exp(rng.normal(0, 0.4, 4000))
+        sizes = np.column_stack([short * np.maximum(ratio, 1), short * np.maximum(1 / ratio, 1)])
+        assert padded_share(sizes, 8) < padded_share(sizes, 2) / 2
