@@ -15,7 +15,13 @@ from rethink_pretrain.engine.benchmark import PARTS, Settings, machine, measure
 from rethink_pretrain.engine.benchmark.made import HEIGHT, OBJECTS, WIDTH, make_detections, make_document
 from rethink_pretrain.engine.benchmark.masks import equal_pixels, make_instances
 from rethink_pretrain.engine.benchmark.memory import made_records, proportional_mb, touch
-from rethink_pretrain.engine.benchmark.rows import limit_row, speed_row, time_by_turns, unmeasured_row
+from rethink_pretrain.engine.benchmark.rows import (
+    by_turns,
+    limit_row,
+    speed_row,
+    time_by_turns,
+    unmeasured_row,
+)
 from rethink_pretrain.errors import UserError
 
 
@@ -32,6 +38,10 @@ class TestRows:
         assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
         # The order turns around, and the first pair does not count.
         assert calls in (["a", "b", "b", "a", "a", "b"], ["b", "a", "a", "b", "b", "a"])
+
+    def test_a_spent_budget_ends_the_rounds(self):
+        values = by_turns({"a": lambda: 1.0, "b": lambda: 2.0}, rounds=5, warm_up=2, budget=0.0)
+        assert values == {"a": [1.0], "b": [2.0]}
 
     def test_ratios_are_of_pairs(self):
         row = speed_row("x", {"stock": [2.0, 9.0, 4.0], "ours": [1.0, 3.0, 4.0]}, work=8, unit="images/s")

@@ -60,7 +60,11 @@ def build_settings(args: argparse.Namespace, folder: Path):
     )
     settings = settings.tiny() if args.tiny else settings
     steps = args.steps
-    return replace(settings, toy_steps=steps, large_steps=steps, gpu_steps=steps) if steps else settings
+    if steps:
+        return replace(
+            settings, toy_steps=steps, large_steps=steps, gpu_steps=steps, train_budget=float("inf")
+        )
+    return settings
 
 
 def run(args: argparse.Namespace, folder: Path) -> None:

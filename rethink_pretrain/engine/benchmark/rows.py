@@ -1,6 +1,7 @@
 """Contestants by turns on the clock, and what is kept of it: medians, quartiles, ratios."""
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,19 +26,22 @@ def _seconds_of(call: Callable[[], Any]) -> float:
 
 
 def by_turns(
-    contestants: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1
+    contestants: Mapping[str, Callable[[], float]], rounds: int, warm_up: int = 1, budget: float = math.inf
 ) -> dict[str, list[float]]:
     """What each call returns: name -> `rounds` values, after `warm_up` calls that do not count.
 
     In every round all are called once, in an order that turns around from round to round, so that what else
-    the machine does falls on all of them.
+    the machine does falls on all of them. After `budget` seconds the rounds that there are have to do.
     """
+    start = time.perf_counter()
     values: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(-warm_up, rounds):
         for name in list(contestants)[:: 1 if number % 2 else -1]:
             value = contestants[name]()
             if number >= 0:
                 values[name].append(value)
+        if number >= 0 and time.perf_counter() - start > budget:
+            break
     return values
 
 

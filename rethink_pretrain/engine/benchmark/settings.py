@@ -16,7 +16,8 @@ class Settings:
     opts: tuple[str, ...] = ()  # of all contestants of the train part
     images_per_batch: int | None = None  # of the train part; by default 8 on the toy set, 1 at 800 px
     toy_steps: int = 30
-    large_steps: int = 3
+    large_steps: int = 5
+    train_budget: float = 120.0  # seconds of a config's steps, after which fewer have to do
     gpu_steps: int = 30
     loader_images: int = 24
     loader_rounds: int = 5

@@ -81,6 +81,7 @@ def _measure(settings: Settings, workload: Workload) -> dict[str, Any]:
             {name: partial(contestant.call, "step") for name, contestant in running.items()},
             workload.steps,
             _WARM_UP,
+            settings.train_budget,
         )
         facts = {
             "losses": losses,
