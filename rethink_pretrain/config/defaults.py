@@ -159,7 +159,7 @@ def _add_speed(cfg: CfgNode) -> None:
     cfg.RETHINK.SPEED.FUSED_NORM = fast
     # One kernel for the whole update of the weights.
     cfg.RETHINK.SPEED.FUSED_SGD = fast
-    # Targets of the mask head for all RoIs at once on the device.
+    # Targets of the mask head for all RoIs at once on the device; RoIs of one object share its polygons.
     cfg.RETHINK.SPEED.MASK_TARGETS = fast
     # JPEG by libjpeg-turbo and resizing by torchvision: within 1 grey level of the host's.
     cfg.RETHINK.SPEED.FAST_IMAGES = fast

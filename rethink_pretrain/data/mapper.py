@@ -18,6 +18,7 @@ from .classification import ClassificationMapper
 from .datasets.image_folders import CLASSIFIER
 from .fast_images import FastAugInput
 from .images import MAX_PIXELS, RAW, read_image
+from .polygons import share_polygons
 
 _IGNORED = 255  # the host's label of a pixel that no semantic loss sees
 _HOST_PAD_VALUE = 128.0  # T.FixedSizeCrop's
@@ -73,16 +74,19 @@ class RethinkDatasetMapper(DatasetMapper):
         num_channels: int | None = None,
         max_pixels: int = MAX_PIXELS,
         fast_images: bool = False,
+        share_polygons: bool = False,
         **kwargs: Any,
     ):
         """`num_channels`: of a RAW image, None for any; `max_pixels`: of any; the rest as in the host.
 
         `fast_images`: not by PIL but where it has to, and within 1 grey level of it; RAW stays as it is.
+        `share_polygons`: RoIs of one object are to share its polygons.
         """
         super().__init__(is_train, **kwargs)
         self.num_channels = num_channels if self.image_format == RAW else None
         self.max_pixels = max_pixels
         self.fast_images = fast_images and self.image_format != RAW
+        self.share_polygons = share_polygons
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -95,6 +99,7 @@ class RethinkDatasetMapper(DatasetMapper):
         ret["num_channels"] = len(cfg.MODEL.PIXEL_MEAN)
         ret["max_pixels"] = cfg.RETHINK.MAX_IMAGE_PIXELS
         ret["fast_images"] = cfg.RETHINK.SPEED.FAST_IMAGES
+        ret["share_polygons"] = cfg.RETHINK.SPEED.MASK_TARGETS
         return ret
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +149,8 @@ class RethinkDatasetMapper(DatasetMapper):
             record.pop("annotations", None)
         elif "annotations" in record:
             self._transform_annotations(record, transforms, size)
+            if self.share_polygons:
+                share_polygons(record["instances"])
 
     def _transform_annotations(self, dataset_dict: dict, transforms: Any, image_shape: tuple) -> None:
         # Masks given as RLE are padded by the value for semantic labels: 255 would be object.
