@@ -1,4 +1,4 @@
-"""Sums over all processes of a run."""
+"""What all processes of a run learn of each other's numbers."""
 
 import torch
 import torch.distributed as dist
@@ -17,3 +17,16 @@ def sum_over_processes(values: torch.Tensor) -> torch.Tensor:
     values = values.to(collective_device())
     dist.all_reduce(values)
     return values
+
+
+def rows_of_processes(values: torch.Tensor) -> list[list[float]]:
+    """The `values` of each process, a vector of one length and type in all; all call it, and all get them.
+
+    It is one collective, none in a run of one process, and one wait for the device.
+    """
+    if comm.get_world_size() == 1:
+        return [values.tolist()]
+    values = values.to(collective_device())
+    rows = values.new_empty(comm.get_world_size(), len(values))
+    dist.all_gather(list(rows), values)
+    return rows.tolist()

@@ -3,10 +3,6 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import torch
-
-from .collectives import sum_over_processes
-
 
 class Exposure(NamedTuple):
     """Of all processes since the start of the run; everything counts at every visit.
@@ -19,12 +15,15 @@ class Exposure(NamedTuple):
     instances: int = 0
     pixels: int = 0
 
-    def grown_by(self, records: Iterable[dict[str, Any]]) -> "Exposure":
-        """With what this process has just trained on, and the others with it: all of them call this."""
-        counts = [(1, _count_instances(record), _count_pixels(record)) for record in records]
-        sums = torch.tensor(counts, dtype=torch.float64).sum(dim=0)  # exact up to 9e15
-        step = sum_over_processes(sums).tolist()
-        return Exposure(*(before + int(added) for before, added in zip(self, step, strict=True)))
+    def grown_by(self, counts: Iterable[float]) -> "Exposure":
+        """With what all processes together have just trained on, the sum of their `count_records`."""
+        return Exposure(*(before + int(added) for before, added in zip(self, counts, strict=True)))
+
+
+def count_records(records: Iterable[dict[str, Any]]) -> list[int]:
+    """Images, instances and pixels of the `records` of this process."""
+    counts = [(1, _count_instances(record), _count_pixels(record)) for record in records]
+    return [sum(column) for column in zip(*counts)]
 
 
 def _count_instances(record: dict[str, Any]) -> int:

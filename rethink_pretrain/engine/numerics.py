@@ -4,8 +4,9 @@ import contextlib
 import logging
 import math
 import statistics
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..solver.schedule import REFERENCE_BATCH
-from .collectives import sum_over_processes
+from .collectives import rows_of_processes, sum_over_processes
 from .incidents import FILE_NAME, record_incident
 from .unwrap import unwrap
 
@@ -28,6 +29,8 @@ NON_FINITE_GRADIENT = "non-finite gradient"
 
 _WINDOW = 100  # good steps whose losses a new one is compared with
 _ENOUGH = 20  # of them, before which nothing explodes
+
+_MOST_LOSSES = 64  # of a model that several processes train; DETR-like ones have some 30
 
 _DONE = {
     "skip": "the step is left out",
@@ -47,6 +50,16 @@ class RollBack(Exception):
     def __init__(self, iteration: int, samples: int, counts: dict[str, int]):
         super().__init__(f"iteration {iteration} cannot be trained")
         self.iteration, self.samples, self.counts = iteration, samples, counts
+
+
+class Outcome(NamedTuple):
+    """What all processes know of a step behind its backward pass."""
+
+    loss: float  # the mean over all processes of the sum of all losses
+    losses: dict[str, float]  # each one's mean over all processes
+    data_time: float  # s, of the process that has waited longest for its images
+    gradients_are_finite: bool  # those of all processes
+    counts: list[float]  # each one's sum over all processes
 
 
 class Finding(NamedTuple):
@@ -93,16 +106,14 @@ class LossGuard:
         self._furthest = -1  # iteration of the furthest bad step
         self.incidents = self.in_a_row = 0
 
-    def examine(self, loss: torch.Tensor, gradients: list[torch.Tensor]) -> Finding:
-        """All processes call it with their loss (a scalar) and gradients, and come to the same finding."""
-        values = [loss, _digest(gradients)] if gradients else [loss]
-        sums = sum_over_processes(torch.stack([value.detach().float() for value in values])).tolist()
-        mean = sums[0] / comm.get_world_size()
-        if not math.isfinite(mean):
-            return Finding(NON_FINITE_LOSS, mean)
-        if self._explosion and len(self._losses) >= _ENOUGH and mean > self._explosion * self._median():
-            return Finding(EXPLODING_LOSS, mean)
-        return Finding("" if math.isfinite(sums[-1]) else NON_FINITE_GRADIENT, mean)
+    def examine(self, outcome: Outcome) -> Finding:
+        """All processes come to the same finding, for all have the same `outcome`."""
+        loss = outcome.loss
+        if not math.isfinite(loss):
+            return Finding(NON_FINITE_LOSS, loss)
+        if self._explosion and len(self._losses) >= _ENOUGH and loss > self._explosion * self._median():
+            return Finding(EXPLODING_LOSS, loss)
+        return Finding("" if outcome.gradients_are_finite else NON_FINITE_GRADIENT, loss)
 
     def accept(self, finding: Finding, iteration: int) -> None:
         """The step was good and has updated the weights."""
@@ -244,6 +255,55 @@ def _without_forward(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         del module.forward  # the class has its own
+
+
+def share_outcome(
+    losses: dict[str, torch.Tensor],
+    gradients: list[torch.Tensor],
+    data_time: float,
+    counts: Sequence[int] = (),
+) -> Outcome:
+    """All processes call it with their losses (scalars), gradients and seconds of waiting for images.
+
+    `counts` are whole numbers below 2^53 to add up, as many in all processes. One wait for the device and,
+    with several processes, one collective serve the guard, the metrics and these sums.
+    A process whose forward pass has failed may lack losses that the others have; its NaN is in the sum.
+    Raises, in all processes, `RuntimeError` where the losses are finite but have not the same names, and
+    `ValueError` where several processes have more than 64.
+    """
+    names = sorted(losses)
+    row = _pack(losses, names, gradients, [data_time, zlib.crc32(" ".join(names).encode()), *counts])
+    times, prints, *columns = zip(*rows_of_processes(row), strict=True)
+    sums = [sum(column) for column in columns[: len(counts)]]
+    digests, *columns = columns[len(counts) :]
+    means = [sum(column) / len(column) for column in columns]
+    loss = sum(means)  # also of what this process lacks
+    if math.isfinite(loss) and len(set(prints)) > 1:
+        raise RuntimeError(f"The model has other losses in other processes; in this one it has {names}.")
+    return Outcome(loss, dict(zip(names, means)), max(times), all(map(math.isfinite, digests)), sums)
+
+
+def _pack(
+    losses: dict[str, torch.Tensor], names: list[str], gradients: list[torch.Tensor], known: list[float]
+) -> torch.Tensor:
+    """What the host has `known`, digest of the gradients, losses by name: as long in all processes.
+
+    It is in float64, on the device of the losses, or on the CPU where that one has no float64.
+    """
+    alone = comm.get_world_size() == 1
+    if not alone and len(names) > _MOST_LOSSES:
+        raise ValueError(f"The model has {len(names)} losses; several processes can share {_MOST_LOSSES}.")
+    ordered = [losses[name].detach().reshape(()) for name in names]
+    digest = _digest(gradients) if gradients else torch.zeros_like(ordered[0])
+    values = torch.stack([digest, *ordered])
+    if values.device.type == "mps":
+        values = values.cpu()
+    width = len(known) + 1 + (len(names) if alone else _MOST_LOSSES)
+    row = values.new_zeros(width, dtype=torch.float64)
+    for number, value in enumerate(known):
+        row[number] = value  # a kernel with a constant: a copy from the host would wait for the device
+    row[len(known) : len(known) + len(values)] = values
+    return row
 
 
 def _digest(gradients: list[torch.Tensor]) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """One training step: micro-batches whose gradients add up, with draws that depend on the step alone."""
 
 import contextlib
+import math
 import random
 import time
 from typing import Any
@@ -14,8 +15,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..data import STEP, TrainLoader, derive_seed
-from .exposure import Exposure
-from .numerics import NON_FINITE_GRADIENT, NON_FINITE_LOSS, LossGuard, RollBack, Step, forward_or_nan
+from .exposure import Exposure, count_records
+from .numerics import (
+    NON_FINITE_GRADIENT,
+    LossGuard,
+    Outcome,
+    RollBack,
+    Step,
+    forward_or_nan,
+    share_outcome,
+)
 from .precision import autocast
 
 
@@ -44,7 +53,7 @@ class TrainLoop(SimpleTrainer):
         """`images_per_step` counts all processes, `micro_batches` those of this one.
 
         `precision` is "fp32" or "bf16"; `mixed_precision` is the host's fp16, on CUDA alone. Without a
-        `guard`, every step updates the weights, whatever its loss.
+        `guard`, a loss that is not finite ends training as in the host, and a gradient goes unseen.
         """
         super().__init__(model, data_loader, optimizer)
         self._seed, self._micro_batches = seed, micro_batches
@@ -74,19 +83,22 @@ class TrainLoop(SimpleTrainer):
             records += batch
             for name, loss in self._backward(batch, number).items():
                 totals[name] = totals.get(name, 0.0) + loss.detach() / self._micro_batches
+        outcome = share_outcome(totals, self._gradients(), data_time, count_records(records))
+        _write_outcome(outcome)
         if self._guard is None:
-            self._write_metrics(totals, data_time)
+            if not math.isfinite(outcome.loss):
+                raise FloatingPointError(f"Iteration {self.iter}: the loss is not finite: {outcome.losses}.")
             self._update()
         else:
             image_ids = [record.get("image_id") for record in records]
-            self._guarded_update(self._guard, totals, image_ids, data_time)
+            self._guarded_update(self._guard, outcome, self._describe_step(totals, image_ids))
         self.samples += self._images_per_step
-        self._count(records)
+        self._count(outcome)
 
-    def _count(self, records: list[dict[str, Any]]) -> None:
+    def _count(self, outcome: Outcome) -> None:
         if self.exposure is None:
             return
-        self.exposure = self.exposure.grown_by(records)
+        self.exposure = self.exposure.grown_by(outcome.counts)
         for name, count in self.exposure._asdict().items():
             get_event_storage().put_scalar(f"samples/{name}", count, smoothing_hint=False)
 
@@ -97,17 +109,13 @@ class TrainLoop(SimpleTrainer):
         self._scaler.update()
         return self._scaler.get_scale() >= min(scale, 1.0)
 
-    def _guarded_update(
-        self, guard: LossGuard, losses: dict[str, torch.Tensor], image_ids: list[Any], data_time: float
-    ) -> None:
-        finding = guard.examine(sum(losses.values()), self._gradients())
-        if finding.kind != NON_FINITE_LOSS:  # which the host refuses to write, by an error in one process
-            self._write_metrics(losses, data_time)
+    def _guarded_update(self, guard: LossGuard, outcome: Outcome, step: Step) -> None:
+        finding = guard.examine(outcome)
         if not finding.kind and not self._update():
             finding = finding._replace(kind=NON_FINITE_GRADIENT)
         if finding.kind:
             self.optimizer.zero_grad()
-            guard.handle(finding, self._describe_step(losses, image_ids), self.model)
+            guard.handle(finding, step, self.model)
         else:
             guard.accept(finding, self.iter)
         if guard.incidents:
@@ -115,7 +123,8 @@ class TrainLoop(SimpleTrainer):
 
     def _gradients(self) -> list[torch.Tensor]:
         """For the guard; none with fp16, where the scaler looks at them."""
-        groups = [] if self._mixed_precision else self.optimizer.param_groups
+        unseen = self._guard is None or self._mixed_precision
+        groups = [] if unseen else self.optimizer.param_groups
         return [p.grad for group in groups for p in group["params"] if p.grad is not None]
 
     def _describe_step(self, losses: dict[str, torch.Tensor], image_ids: list[Any]) -> Step:
@@ -161,6 +170,16 @@ class TrainLoop(SimpleTrainer):
         self.samples = roll_back.samples
         if self._guard is not None:
             self._guard.load_state_dict(roll_back.counts)
+
+
+def _write_outcome(outcome: Outcome) -> None:
+    """The metrics that the host writes, but for those of a loss that it refuses."""
+    if not comm.is_main_process() or not math.isfinite(outcome.loss):
+        return
+    storage = get_event_storage()
+    storage.put_scalars(data_time=outcome.data_time, total_loss=outcome.loss)
+    if len(outcome.losses) > 1:
+        storage.put_scalars(**outcome.losses)
 
 
 def _seed_generators(seed: int) -> None:

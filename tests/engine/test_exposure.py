@@ -7,7 +7,8 @@ from tiny_loop import build_loop
 from two_processes import run_on_two_ranks
 
 from rethink_pretrain.engine import train
-from rethink_pretrain.engine.exposure import Exposure
+from rethink_pretrain.engine.exposure import Exposure, count_records
+from rethink_pretrain.engine.numerics import share_outcome
 from rethink_pretrain.engine.trainer import Trainer
 
 
@@ -16,16 +17,18 @@ def record(height, width, objects):
 
 
 def test_by_hand():
-    grown = Exposure(10, 20, 30).grown_by([record(4, 5, 2), record(6, 7, 0)])
+    grown = Exposure(10, 20, 30).grown_by(count_records([record(4, 5, 2), record(6, 7, 0)]))
     assert grown == Exposure(12, 22, 30 + 20 + 42)
-    labelled = Exposure().grown_by([{"image": torch.zeros(3, 8, 8), "label": 0}])
+    labelled = Exposure().grown_by(count_records([{"image": torch.zeros(3, 8, 8), "label": 0}]))
     assert labelled == Exposure(1, 1, 64)
 
 
 def share(rank):
     exposure = Exposure()
     for _ in range(2):
-        exposure = exposure.grown_by([record(100, 10 * (rank + 1), rank + 1)])
+        counts = count_records([record(100, 10 * (rank + 1), rank + 1)])
+        outcome = share_outcome({"loss": torch.tensor(1.0)}, [], 0.0, counts)
+        exposure = exposure.grown_by(outcome.counts)
     return tuple(exposure)
 
 

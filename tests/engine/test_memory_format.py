@@ -1,11 +1,21 @@
 """Both memory formats compute the same, and a run keeps the one that it began with."""
 
+from functools import partial
+from unittest import mock
+
 import pytest
 import torch
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
+from torch import nn
+from two_processes import run_on_two_ranks
 
 from rethink_pretrain.engine import Trainer, memory_format, train
-from rethink_pretrain.engine.memory_format import choose_memory_format, keep_memory_format
+from rethink_pretrain.engine.memory_format import (
+    apply_memory_format,
+    choose_memory_format,
+    keep_memory_format,
+)
 
 
 def first_step(cfg, name: str) -> tuple[Trainer, dict[str, torch.Tensor]]:
@@ -58,3 +68,30 @@ def test_timing_leaves_the_backbone_as_it_was(short_cfg, precision):
     assert torch.equal(torch.get_rng_state(), state) and backbone.training
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     assert all(p.grad is None and p.is_contiguous() for p in backbone.parameters())
+
+
+def choose_as(rank: int, fast: tuple[str, str], cfg) -> tuple[str, bool]:
+    """On a clock that finds fast[rank] faster: the format in the config, and whether weights are NHWC."""
+    model = nn.Module()
+    model.backbone = nn.Conv2d(3, 4, 3)
+
+    def clock(twin, shape, precision):
+        name = "channels_last" if is_channels_last(twin.weight) else "contiguous"
+        return 1.0 if name == fast[rank] else 2.0
+
+    with mock.patch.object(memory_format, "_time_pass", clock):
+        cfg = apply_memory_format(cfg, model)
+    return cfg.RETHINK.SPEED.MEMORY_FORMAT, is_channels_last(model.backbone.weight)
+
+
+def choose_twice(cfg, rank: int) -> list[tuple[str, bool]]:
+    formats = ("channels_last", "contiguous")
+    return [choose_as(rank, fast, cfg) for fast in (formats, formats[::-1])]
+
+
+def test_all_processes_get_the_choice_of_the_main_one(short_cfg, tmp_path):
+    """Their clocks contradict each other."""
+    short_cfg.RETHINK.SPEED.MEMORY_FORMAT = "auto"
+    results = run_on_two_ranks(partial(choose_twice, short_cfg), tmp_path)
+    comm._get_global_gloo_group.cache_clear()  # the host keeps a process's first group
+    assert results == [[("channels_last", True), ("contiguous", False)]] * 2

@@ -25,6 +25,7 @@ from rethink_pretrain.engine.numerics import (
     Step,
     build_loss_guard,
     halve_learning_rate,
+    share_outcome,
 )
 from rethink_pretrain.errors import UserError
 
@@ -39,9 +40,13 @@ def bad_step(iteration: int) -> Step:
     return Step(iteration, 4 * iteration, 4, 0.1, {"loss": torch.tensor(float("nan"))}, [7, 8])
 
 
+def find(guard: LossGuard, loss: float, gradients: list[torch.Tensor]) -> Finding:
+    return guard.examine(share_outcome({"loss": torch.tensor(loss)}, gradients, 0.0))
+
+
 def examine(guard: LossGuard, loss: float, iteration: int) -> str:
     """As the loop does, with the default policy."""
-    finding = guard.examine(torch.tensor(loss), [])
+    finding = find(guard, loss, [])
     if finding.kind:
         guard.handle(finding, bad_step(iteration), nn.Linear(1, 1))
     else:
@@ -79,10 +84,10 @@ def test_explosion_zero_is_off(tmp_path):
 def test_one_value_in_any_gradient_is_found(tmp_path, value):
     guard = build_guard(tmp_path)
     gradients = [torch.randn(3, 3), torch.randn(5)]
-    assert guard.examine(torch.tensor(1.0), gradients) == Finding("", 1.0)
+    assert find(guard, 1.0, gradients) == Finding("", 1.0)
     gradients[1][4] = value
-    assert guard.examine(torch.tensor(1.0), gradients) == Finding(NON_FINITE_GRADIENT, 1.0)
-    assert guard.examine(torch.tensor(value), gradients).kind == NON_FINITE_LOSS
+    assert find(guard, 1.0, gradients) == Finding(NON_FINITE_GRADIENT, 1.0)
+    assert find(guard, value, gradients).kind == NON_FINITE_LOSS
 
 
 def test_a_guard_goes_on_where_it_was_saved(tmp_path):
