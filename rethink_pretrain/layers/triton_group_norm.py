@@ -100,9 +100,16 @@ def _apply(x_ptr, residual_ptr, y_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr,
 
 
 @triton.jit
-def _gradient_before_relu(grad_ptr, y_ptr, normalised, weight_ptr, bias_ptr, c, offsets, mask, channels,
-                          relu: tl.constexpr, has_residual: tl.constexpr):  # fmt: skip
-    """The gradient where ReLU let it pass: by y with a residual, else by what y was, computed anew."""
+def _gradient_tile(x_ptr, y_ptr, grad_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr,
+                   chunks, channels, pixels, groups, stride_c, stride_p,
+                   relu: tl.constexpr, has_residual: tl.constexpr,
+                   tile_p: tl.constexpr, tile_c: tl.constexpr):  # fmt: skip
+    """What both kernels of the backward pass read of a tile, and the gradient where ReLU let it pass.
+
+    By y where there is a residual, else by what y was, computed anew.
+    """
+    image, _, c, offsets, mask = _tile(chunks, channels, pixels, stride_c, stride_p, tile_p, tile_c)
+    normalised, rstd = _normalised(x_ptr, mean_ptr, rstd_ptr, image, c, offsets, mask, channels, groups)
     grad = tl.load(grad_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     if relu:
         if has_residual:
@@ -112,7 +119,7 @@ def _gradient_before_relu(grad_ptr, y_ptr, normalised, weight_ptr, bias_ptr, c, 
             bias = tl.load(bias_ptr + c, mask=c < channels, other=0.0).to(tl.float32)
             y = normalised * weight[None, :] + bias[None, :]
         grad = tl.where(y > 0, grad, 0.0)
-    return grad
+    return image, c, offsets, mask, normalised, rstd, grad
 
 
 @triton.jit
@@ -121,10 +128,10 @@ def _gradient_sums(x_ptr, y_ptr, grad_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_
                    relu: tl.constexpr, has_residual: tl.constexpr,
                    tile_p: tl.constexpr, tile_c: tl.constexpr):  # fmt: skip
     """Per channel of a tile: the sums of the gradient and of gradient x normalised x."""
-    image, _, c, offsets, mask = _tile(chunks, channels, pixels, stride_c, stride_p, tile_p, tile_c)
-    normalised, _ = _normalised(x_ptr, mean_ptr, rstd_ptr, image, c, offsets, mask, channels, groups)
-    grad = _gradient_before_relu(grad_ptr, y_ptr, normalised, weight_ptr, bias_ptr, c, offsets, mask,
-                                 channels, relu, has_residual)  # fmt: skip
+    _image, c, _offsets, _mask, normalised, _rstd, grad = _gradient_tile(
+        x_ptr, y_ptr, grad_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr,
+        chunks, channels, pixels, groups, stride_c, stride_p, relu, has_residual, tile_p, tile_c,
+    )  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * channels + c
     tl.store(sum_ptr + row, tl.sum(grad, axis=0), mask=c < channels)
     tl.store(dot_ptr + row, tl.sum(grad * normalised, axis=0), mask=c < channels)
@@ -137,10 +144,10 @@ def _apply_gradient(x_ptr, y_ptr, grad_ptr, grad_x_ptr, grad_residual_ptr, mean_
                     relu: tl.constexpr, has_residual: tl.constexpr,
                     tile_p: tl.constexpr, tile_c: tl.constexpr):  # fmt: skip
     """The gradient of x, and of the residual, of a tile."""
-    image, _, c, offsets, mask = _tile(chunks, channels, pixels, stride_c, stride_p, tile_p, tile_c)
-    normalised, rstd = _normalised(x_ptr, mean_ptr, rstd_ptr, image, c, offsets, mask, channels, groups)
-    grad = _gradient_before_relu(grad_ptr, y_ptr, normalised, weight_ptr, bias_ptr, c, offsets, mask,
-                                 channels, relu, has_residual)  # fmt: skip
+    image, c, offsets, mask, normalised, rstd, grad = _gradient_tile(
+        x_ptr, y_ptr, grad_ptr, mean_ptr, rstd_ptr, weight_ptr, bias_ptr,
+        chunks, channels, pixels, groups, stride_c, stride_p, relu, has_residual, tile_p, tile_c,
+    )  # fmt: skip
     if has_residual:
         tl.store(grad_residual_ptr + offsets, grad.to(grad_residual_ptr.dtype.element_ty), mask=mask)
     inside = c < channels

@@ -3,29 +3,37 @@
 from typing import Any
 
 from detectron2.config import CfgNode, configurable
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.retinanet import RetinaNet, RetinaNetHead
 from torch import nn
 
 from ..errors import UserError
-from ..layers import NormFactory, get_norm_factory
+from ..layers import NormFactory, fuse_norms, get_norm_factory
 
 
 class RethinkRetinaNetHead(RetinaNetHead):
     """The host's two towers, whose convolutions keep their biases and take a name of `NORMS` behind them.
 
     All levels share a tower, so that a norm with batch statistics would mix the statistics of levels:
-    raises `UserError` for those.
+    raises `UserError` for those. `fused_norm` makes one step of GN and ReLU.
     """
 
     @configurable
-    def __init__(self, *, norm: str | NormFactory = "", **kwargs):
+    def __init__(self, *, norm: str | NormFactory = "", fused_norm: bool = False, **kwargs):
         # Without a norm, because the host tries it on one channel, which GroupNorm refuses.
         super().__init__(norm="", **kwargs)
         factory = get_norm_factory(norm)
         if factory:
             self.cls_subnet = _with_norms(self.cls_subnet, factory)
             self.bbox_subnet = _with_norms(self.bbox_subnet, factory)
+        if fused_norm:
+            fuse_norms(self)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """The host's arguments and `cfg.RETHINK.SPEED.FUSED_NORM`."""
+        return {**super().from_config(cfg, input_shape), "fused_norm": cfg.RETHINK.SPEED.FUSED_NORM}
 
 
 def _with_norms(tower: nn.Sequential, factory: NormFactory) -> nn.Sequential:

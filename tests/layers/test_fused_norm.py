@@ -21,11 +21,12 @@ TOY = Path(__file__).parents[2] / "configs" / "toy" / "scratch_mask_rcnn_R_18_FP
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="torch came without Triton")
-def test_kernels_are_float64_rounded_once():
+@pytest.mark.parametrize("cases", ["quick", pytest.param("all", marks=pytest.mark.slow)])
+def test_kernels_are_float64_rounded_once(cases):
     """All channel counts of our models, odd sizes, memory formats and dtypes, forward and backward."""
     script = Path(__file__).with_name("interpreted_norm.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, script, cases], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert float(done.stdout) <= 0
 
@@ -76,6 +77,28 @@ def test_only_relu_behind_groupnorm_is_taken():
     assert [conv.activation for conv in convs] == [None, F.gelu, F.relu, F.relu]
     assert list(convs.state_dict()) == names
     torch.testing.assert_close(convs(x), expected)
+
+
+def test_the_relu_that_is_the_next_layer_is_taken():
+    def conv(**options) -> Conv2d:
+        return Conv2d(32, 32, 3, padding=1, **options)
+
+    layers = nn.Sequential(
+        *(nn.GroupNorm(32, 32), nn.ReLU()),
+        *(conv(norm=nn.GroupNorm(32, 32)), nn.ReLU(inplace=True)),
+        *(conv(norm=nn.GroupNorm(32, 32), activation=torch.tanh), nn.ReLU()),
+        *(nn.GroupNorm(32, 32, affine=False), nn.ReLU()),
+        *(nn.BatchNorm2d(32), nn.ReLU()),
+        *(nn.GroupNorm(32, 32), nn.ELU()),
+    )
+    x = torch.randn(2, 32, 8, 8)
+    names, expected = list(layers.state_dict()), layers(x)
+    fuse_norms(layers)
+    assert list(layers.state_dict()) == names
+    assert [index for index, layer in enumerate(layers) if type(layer) is nn.Identity] == [1, 3]
+    assert layers[0].relu and layers[2].norm.relu and not layers[4].norm.relu
+    assert type(layers[6]) is type(layers[10]) is nn.GroupNorm
+    assert torch.equal(layers(x), expected)
 
 
 def test_a_detector_has_the_same_losses_and_gradients():

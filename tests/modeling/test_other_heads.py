@@ -141,7 +141,10 @@ class TestRetinaNet:
 
     def test_with_gn(self):
         """Convolution with bias, GN, ReLU, twice in each tower; the prior of the scores stays."""
-        head = RethinkRetinaNetHead(retinanet_cfg("GN"), self.SHAPES)
+        cfg = retinanet_cfg("GN")
+        cfg.defrost()
+        cfg.RETHINK.SPEED.FUSED_NORM = False
+        head = RethinkRetinaNetHead(cfg, self.SHAPES)
         kinds = [type(layer) for layer in head.cls_subnet]
         assert kinds == [nn.Conv2d, nn.GroupNorm, nn.ReLU] * 2 == [type(layer) for layer in head.bbox_subnet]
         prior = torch.sigmoid(head.cls_score.bias)

@@ -8,7 +8,7 @@ from detectron2.modeling.backbone import Backbone
 from fvcore.nn.weight_init import c2_msra_fill
 from torch.nn import functional as F
 
-from ...layers import NormFactory, get_norm_factory
+from ...layers import NormFactory, fuse_norms, get_norm_factory
 from ..init import initialize_backbone
 
 # (convolutions, channels) of conv1 to conv5; between two groups stands a max-pooling, none behind the last.
@@ -19,8 +19,8 @@ class VGG16(Backbone):
     """The 13 convolutions of VGG-16, each with ReLU; NCHW images in, {"conv5": 512 channels, stride 16} out.
 
     With a norm it stands between convolution and ReLU, and the convolutions have no bias. `freeze_at` = n
-    stops the training of conv1 to conv<n>; a batch norm there becomes FrozenBN, as in the host. Raises
-    `UserError` for an unknown norm or init.
+    stops the training of conv1 to conv<n>; a batch norm there becomes FrozenBN, as in the host. `fused_norm`
+    makes one step of GN and ReLU. Raises `UserError` for an unknown norm or init.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class VGG16(Backbone):
         in_channels: int = 3,
         freeze_at: int = 0,
         init: str = "msra",
+        fused_norm: bool = False,
     ):
         super().__init__()
         factory = get_norm_factory(norm)
@@ -49,6 +50,8 @@ class VGG16(Backbone):
                 in_channels = channels
         initialize_backbone(self, init)
         self._freeze(freeze_at)
+        if fused_norm:
+            fuse_norms(self)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Images (N, C, H, W) to {"conv5": (N, 512, H // 16, W // 16)}."""
@@ -77,10 +80,11 @@ class VGG16(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_rethink_vgg_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> VGG16:
-    """`VGG16` from `cfg.MODEL.VGG.NORM`, `cfg.MODEL.BACKBONE.FREEZE_AT` and `cfg.RETHINK.INIT`."""
+    """`VGG16` from `cfg.MODEL.VGG.NORM`, `cfg.MODEL.BACKBONE.FREEZE_AT` and `cfg.RETHINK`."""
     return VGG16(
         cfg.MODEL.VGG.NORM,
         in_channels=input_shape.channels,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         init=cfg.RETHINK.INIT,
+        fused_norm=cfg.RETHINK.SPEED.FUSED_NORM,
     )
