@@ -138,6 +138,16 @@ def test_memory_counts_what_a_process_holds():
     assert 40 < held < 60
 
 
+def test_memory_counts_no_files(tmp_path):
+    """Libraries in memory are files, too, and shared with programs that come and go."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(50_000_000))
+    before = proportional_mb()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as block:
+        assert sum(block[::4096]) == 0
+        assert proportional_mb() - before < 10
+
+
 def test_host_masks_are_ours():
     assert equal_pixels([make_instances(32, seed, torch.device("cpu")) for seed in range(2)]) >= 0.999
 
@@ -167,8 +177,12 @@ def test_parts(settings, part):
 
 
 def test_largest_differences_of_ap(settings):
-    boxes, masks, _ = measure("eval", settings)["rows"]
-    for row in (boxes, masks):
+    *rows, _ = measure("eval", settings)["rows"]
+    assert [row["what"].partition(",")[0] for row in rows] == [
+        f"{kind} of {name}" for name in ("boxes", "masks") for kind in ("evaluator", "COCO AP")
+    ]
+    for row in rows:
+        assert {"faster-coco-eval", "evaluator, faster-coco-eval"} <= set(row["largest_difference"])
         assert max(row["largest_difference"].values()) <= 1e-12
         assert 0.01 < row["numbers"][0] < 0.99
 

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import gc
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -115,6 +116,10 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[Record]]:
         # A generator: workers start at the first batch, when the position is known.
+        if self._num_workers:
+            # Python keeps some freed objects for reuse, and each keeps a whole MB of what the records took
+            # before they were pickled; workers would hold on to all of it. A full collection lets go.
+            gc.collect()
         batches = DataLoader(
             self.dataset,
             batch_sampler=self._sampler,

@@ -310,7 +310,8 @@ class Trainer(DefaultTrainer):
         """As in the host, in the precision of training. Evaluators that can get masks in their boxes."""
         if evaluators is None:
             evaluators = [cls.build_evaluator(cfg, name) for name in cfg.DATASETS.TEST]
-            if all(isinstance(evaluator, RethinkCOCOEvaluator) for evaluator in evaluators):
+            ours = all(isinstance(evaluator, RethinkCOCOEvaluator) for evaluator in evaluators)
+            if cfg.RETHINK.SPEED.BOX_MASKS and ours:
                 model = with_box_masks(model)
         with autocast(next(model.parameters()).device, cfg.RETHINK.SPEED.PRECISION):
             return super().test(cfg, model, evaluators)

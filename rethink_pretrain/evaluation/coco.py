@@ -1,12 +1,14 @@
 """COCO AP of boxes, masks and keypoints, in which an evaluation without predictions is 0 and not a hole."""
 
+import contextlib
 import copy
+import gc
 import itertools
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,7 +109,8 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         if predictions and "proposals" in predictions[0]:
             self._eval_box_proposals(predictions)
         if not predictions or "instances" in predictions[0]:
-            self._eval_predictions(predictions, img_ids)
+            with _no_collection():
+                self._eval_predictions(predictions, img_ids)
         return copy.deepcopy(self._results)
 
     def _eval_predictions(self, predictions: list[dict], img_ids: list[int] | None = None) -> None:
@@ -158,11 +161,6 @@ class RethinkCOCOEvaluator(COCOEvaluator):
             raise UserError(
                 f"Task {task!r} needs {field} in every prediction. Leave the task out, or predict it."
             )
-        # The area of a mask decides whether it is small or large, and COCO's code would take that of the box.
-        results = [r.copy() for r in results]
-        if task == "segm":
-            for result in results:
-                result.pop("bbox", None)
         if self._hotcoco_api is not None and results and self._hotcoco_agrees(results, task, img_ids):
             params = self._prepare([], task, img_ids).params
             if task == "keypoints":
@@ -179,7 +177,7 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         results = [r for r in results if r["image_id"] in wanted]
         if not results:
             return True
-        expected = self._prepare([dict(r) for r in results], task, chosen)
+        expected = self._prepare(results, task, chosen)
         try:
             found = run_hotcoco(self._hotcoco_api, results, expected.params).stats
         except Exception as error:
@@ -197,8 +195,9 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         return False
 
     def _prepare(self, results: list[dict], task: str, img_ids: list[int] | None) -> COCOeval_faster:
-        """The evaluation with its parameters set, before it runs. `results` get more keys."""
+        """The evaluation with its parameters set, before it runs. `results` stay as they are."""
         gt = self._coco_api
+        results = [_of_task(result, task) for result in results]  # they get more keys
         dt = gt.loadRes(results) if results else COCO({**gt.dataset, "annotations": []})
         coco_eval = COCOeval_faster(gt, dt, task, print_function=lambda _: None)  # the tables below say it
         coco_eval.params.catIds = sorted(gt.getCatIds())
@@ -237,6 +236,26 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         headers = ["category", "objects", *(f"{task} AP" for task in self._results)]
         table = tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f")
         logger.info("AP per category of %s:\n%s", self._metadata.name, table)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's cyclic collector rests: it would look through millions of objects, of which none can go."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _of_task(result: dict, task: str) -> dict:
+    """A copy. COCO's code takes the area of a box, if there is one, for that of its mask."""
+    kept = dict(result)
+    if task == "segm":
+        kept.pop("bbox", None)
+    return kept
 
 
 def _check_num_keypoints(annotations: list[dict], num_sigmas: int) -> None:

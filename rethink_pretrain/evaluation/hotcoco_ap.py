@@ -32,7 +32,8 @@ def run_hotcoco(ground_truth: Any, results: list[dict], params: Any) -> Any:
     `ground_truth` is a hotcoco.COCO; `params` are those of a COCOeval of pycocotools' interface.
     """
     hotcoco = import_hotcoco()
-    coco_eval = hotcoco.COCOeval(ground_truth, ground_truth.load_res(results), params.iouType)
+    found = ground_truth.load_res(_as_input(results, params.iouType))
+    coco_eval = hotcoco.COCOeval(ground_truth, found, params.iouType)
     own = coco_eval.params
     own.cat_ids = [int(i) for i in params.catIds]
     own.img_ids = [int(i) for i in params.imgIds]
@@ -45,6 +46,20 @@ def run_hotcoco(ground_truth: Any, results: list[dict], params: Any) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         coco_eval.summarize()
     return coco_eval
+
+
+def _as_input(results: list[dict], task: str) -> np.ndarray | list[dict]:
+    """What its load_res reads fastest: of boxes an array (N, 7), of masks no boxes, whose area it would take.
+
+    Columns: image id, x, y, width, height, score, category id.
+    """
+    if task == "bbox":
+        rows = [(r["image_id"], *r["bbox"], r["score"], r["category_id"]) for r in results]
+        return np.array(rows, dtype=np.float64)
+    if task == "segm":
+        keys = ("image_id", "category_id", "segmentation", "score")
+        return [{key: result[key] for key in keys} for result in results]
+    return results
 
 
 def sample(image_ids: Sequence[int]) -> list[int]:

@@ -1,11 +1,13 @@
 """The training loader: what it yields, that draws depend on the position alone, and images that are bad."""
 
+import gc
 import itertools
 import logging
 import random
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,26 @@ def test_workers_do_not_change_what_is_seen(short_cfg):
     alone = flatten(take(short_cfg, 8))
     short_cfg.DATALOADER.NUM_WORKERS = 2
     assert_same(alone, flatten(take(short_cfg, 8)))
+
+
+class Node:
+    """Something that a cycle can hold."""
+
+
+def test_garbage_is_collected_before_workers_start(short_cfg):
+    """Each of them would keep the pages of it."""
+    short_cfg.DATALOADER.NUM_WORKERS = 1
+    loader = build_train_loader(short_cfg, RethinkDatasetMapper(short_cfg, is_train=True))
+    gc.disable()
+    try:
+        node = Node()
+        node.itself, alive = node, weakref.ref(node)
+        del node
+        assert alive() is not None
+        next(iter(loader))
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_a_resume_sees_the_same_images_with_the_same_augmentation(short_cfg):

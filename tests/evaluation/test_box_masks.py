@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from rethink_pretrain.engine.trainer import Trainer
-from rethink_pretrain.evaluation.box_masks import (
-    FIELD,
-    WithBoxMasks,
-    count_runs,
-    encode_box_masks,
-    with_box_masks,
-)
+from rethink_pretrain.evaluation import box_masks
+from rethink_pretrain.evaluation.box_masks import FIELD, WithBoxMasks, encode_box_masks, with_box_masks
 
 sides = st.integers(1, 40)
 kinds = st.sampled_from(["noise", "full", "empty"])
@@ -27,36 +22,54 @@ def encode(mask: np.ndarray) -> dict:
     return mask_util.encode(np.asfortranarray(mask.astype(np.uint8)))
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    height=sides, width=sides, seed=st.integers(0, 2**31), kind=st.sampled_from(["noise", "full", "empty"])
-)
-def test_equal_to_paste_and_encode(height, width, seed, kind):
-    rng = torch.Generator().manual_seed(seed)
+def random_boxes(rng: torch.Generator, number: int, width: int, height: int) -> torch.Tensor:
+    """Also left of and above the image, tiny, and beyond its other end."""
     size = torch.tensor([width, height])
-    start = (torch.rand(4, 2, generator=rng) * 1.4 - 0.4) * size  # also left of and above the image
-    extent = torch.rand(4, 2, generator=rng) ** 3 * 1.5 * size + 1e-3  # also tiny, and beyond its other end
-    boxes = torch.cat([start, start + extent], dim=1)
+    start = (torch.rand(number, 2, generator=rng) * 1.4 - 0.4) * size
+    boxes = torch.cat([start, start + torch.rand(number, 2, generator=rng) ** 3 * 1.5 * size + 1e-3], dim=1)
     boxes[:, 2:] = boxes[:, 2:].clamp(min=0)
-    masks = {"full": torch.ones, "empty": torch.zeros}.get(kind, torch.rand)(4, 7, 7)
-    pasted = paste_masks_in_image(masks, boxes, (height, width)).numpy()
-    assert encode_box_masks(masks, Boxes(boxes), height, width) == [encode(mask) for mask in pasted]
+    return boxes
 
 
-@settings(max_examples=200, deadline=None)
-@given(sides, sides, st.integers(0, 2**31))
-def test_runs_of_any_crop(height, width, seed):
-    rng = np.random.default_rng(seed)
-    top, bottom = sorted(rng.integers(0, height + 1, 2))
-    left, right = sorted(rng.integers(0, width + 1, 2))
-    if rng.random() < 0.3:
-        top, bottom = 0, height
-    image = np.zeros((height, width), bool)
-    image[top:bottom, left:right] = rng.random((bottom - top, right - left)) < rng.choice([0.1, 0.5, 1])
-    counts = count_runs(image[top:bottom, left:right], top, left, height, width)
-    assert sum(counts) == height * width
-    rle = {"size": [height, width], "counts": counts}
-    assert mask_util.frPyObjects(rle, height, width) == encode(image)
+def paste_and_encode(masks: torch.Tensor, boxes: torch.Tensor, height: int, width: int) -> list[dict]:
+    return [encode(mask) for mask in paste_masks_in_image(masks, boxes, (height, width)).numpy()]
+
+
+@settings(max_examples=300, deadline=None)
+@given(height=sides, width=sides, seed=st.integers(0, 2**31), kind=kinds, tile=st.sampled_from([8, 64, 512]))
+def test_equal_to_paste_and_encode(height, width, seed, kind, tile):
+    """Masks that fill the image, are empty or are noise; a tile ends within a column, or holds all."""
+    rng = torch.Generator().manual_seed(seed)
+    boxes = random_boxes(rng, 4, width, height)
+    masks = {
+        "full": torch.ones(4, 7, 7),
+        "empty": torch.zeros(4, 7, 7),
+        "noise": torch.rand(4, 7, 7, generator=rng),
+    }[kind]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(box_masks, "_TILE", tile)
+        found = encode_box_masks(masks, Boxes(boxes), height, width)
+    assert found == paste_and_encode(masks, boxes, height, width)
+
+
+@pytest.mark.parametrize("at_once", [1, 2000, 1 << 20])
+def test_an_image_of_usual_size_in_parts(at_once, monkeypatch):
+    monkeypatch.setattr(box_masks, "_AT_ONCE", at_once)
+    rng = torch.Generator().manual_seed(1)
+    boxes, masks = random_boxes(rng, 12, 320, 240), torch.rand(12, 28, 28, generator=rng)
+    masks[3] = 1
+    boxes[3] = torch.tensor([-99.0, -99.0, 500.0, 400.0])  # all of the image
+    found = encode_box_masks(masks, Boxes(boxes), 240, 320)
+    assert found == paste_and_encode(masks, boxes, 240, 320)
+    assert found[3] == encode(np.ones((240, 320)))
+
+
+def test_runs_by_hand():
+    """A mask of ones in an image of 3 x 4 px: columns 1 and 2 whole, then row 1 of column 3."""
+    boxes = torch.tensor([[1.0, 0, 3, 3], [3.0, 1, 4, 2]])
+    rles = encode_box_masks(torch.ones(2, 1, 1), Boxes(boxes), 3, 4)
+    expected = [{"size": [3, 4], "counts": counts} for counts in ([3, 6, 3], [10, 1, 1])]
+    assert rles == [mask_util.frPyObjects(rle, 3, 4) for rle in expected]
 
 
 def test_no_masks():

@@ -1,6 +1,8 @@
 """RethinkCOCOEvaluator against pycocotools, on random ground truth and noisy detections."""
 
 import contextlib
+import copy
+import gc
 import io
 import itertools
 import json
@@ -255,9 +257,11 @@ def test_all_numbers_equal_pycocotools(register, ap_by, data, per_image, oracles
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["coco_instances_results.json"]
 
 
-def test_evaluate_again_is_the_same_and_reset_forgets(register, data, per_image):
-    evaluator = process(RethinkCOCOEvaluator(register(data), tasks=("bbox",)), per_image)
+def test_evaluate_again_is_the_same_and_reset_forgets(register, ap_by, data, per_image):
+    evaluator = process(RethinkCOCOEvaluator(register(data), ap_by=ap_by), per_image)
+    before = copy.deepcopy(evaluator._predictions)
     first = evaluator.evaluate()
+    assert evaluator._predictions == before
     first_values = list(first["bbox"].values())
     first["bbox"].clear()
     assert list(evaluator.evaluate()["bbox"].values()) == close(first_values)
@@ -437,6 +441,7 @@ def test_a_class_out_of_range_is_an_error(register, data, per_image):
     evaluator = process(RethinkCOCOEvaluator(name), {100: bad})
     with pytest.raises(UserError, match=rf"image 100 has class 4, but {name} has 4 classes, from 0"):
         evaluator.evaluate()
+    assert gc.isenabled()  # it rests during an evaluation
 
 
 def test_a_task_without_its_field_is_an_error(register, data, per_image):

@@ -86,6 +86,21 @@ def test_a_missing_package_and_a_wrong_name_are_told(dataset, monkeypatch):
         RethinkCOCOEvaluator(dataset, ap_by="x")
 
 
+def test_what_it_is_given():
+    result = {
+        "image_id": 7,
+        "category_id": 3,
+        "bbox": [1.5, 2, 30, 40],
+        "score": 0.25,
+        "segmentation": {"size": 1},
+    }
+    found = hotcoco_ap._as_input([result, {**result, "image_id": 2**40}], "bbox")
+    assert found.tolist() == [[7, 1.5, 2, 30, 40, 0.25, 3], [2**40, 1.5, 2, 30, 40, 0.25, 3]]
+    (masks,) = hotcoco_ap._as_input([result], "segm")
+    assert masks == {key: value for key, value in result.items() if key != "bbox"}
+    assert "bbox" in result
+
+
 def test_the_sample_is_spread_over_all_images():
     ids = list(range(10, 5010))
     chosen = hotcoco_ap.sample(ids)

@@ -1,19 +1,26 @@
-"""COCO AP of made detections: pycocotools, the default and hotcoco; and masks on their way to RLE."""
+"""COCO AP of made detections, by evaluators and by the packages below them; and masks on their way to RLE."""
 
 import contextlib
+import gc
 import importlib.util
 import io
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
 import numpy as np
 import torch
-from detectron2.evaluation import COCOEvaluator
+from detectron2.data import DatasetCatalog
+from detectron2.evaluation import COCOEvaluator, coco_evaluation
+from detectron2.layers import paste_masks_in_image
 from detectron2.structures import Boxes, Instances
+from pycocotools.cocoeval import COCOeval
 
 from ...evaluation import RethinkCOCOEvaluator
+from ...evaluation.box_masks import FIELD
 from .made import HEIGHT, WIDTH, make_detections, make_document, register_made
 from .rows import STOCK, speed_row, time_by_turns
 from .settings import Settings
@@ -22,54 +29,164 @@ DEFAULT, EXTRA = "faster-coco-eval", "hotcoco"
 _BARS = {"bbox": {DEFAULT: 8.0, EXTRA: 50.0}, "segm": {DEFAULT: 4.0, EXTRA: 50.0}}
 _NAMES = {"bbox": "boxes", "segm": "masks"}
 _TOLERANCE = 1e-12  # of each of the 12 numbers, which are shares
-_SET = "benchmark_encoding"
+_NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_MASK_IMAGES = 500  # at most: pycocotools takes three times as long for a mask as for a box
+_SETS = ("benchmark_ap", "benchmark_encoding")
 _MASKS = 100  # per image: the most that COCO counts
+_SIDE = 28  # of a mask as the head predicts it
 
 
 def measure_eval(settings: Settings) -> list[dict[str, Any]]:
-    """Rows of evaluate + accumulate for boxes and masks, and of an evaluator that takes in masks."""
-    document = make_document(settings.eval_images)
-    detections = make_detections(document, settings.eval_per_image)
-    path = settings.folder / "ground_truth.json"
-    path.write_text(json.dumps(document), encoding="utf-8")
-    rows = [_measure(settings, path, detections, task) for task in ("bbox", "segm")]
+    """Rows of whole evaluators and of their packages, for boxes and masks; and of masks that become RLE."""
+    images = {"bbox": settings.eval_images, "segm": min(settings.eval_images, _MASK_IMAGES)}
+    rows = [row for task, number in images.items() for row in _measure(settings, task, number)]
     return [*rows, _measure_encoding(settings)]
 
 
-def _measure(settings: Settings, path: Path, detections: list[dict], task: str) -> dict[str, Any]:
-    what = f"COCO AP of {_NAMES[task]}, {settings.eval_images:,} images, {len(detections):,} detections"
-    stats: dict[str, np.ndarray] = {}
-    contestants = {}
-    for name, module, evaluator in _implementations(settings.stock):
-        with _silent():
-            # Each gets objects of its own, into which it writes, and none has what another has left there.
-            truth = module.COCO(str(path))
-            found = truth.loadRes([_without_box(d) if task == "segm" else dict(d) for d in detections])
-        contestants[name] = _evaluate(evaluator, truth, found, task, name, stats)
-    seconds = time_by_turns(contestants, settings.eval_rounds, warm_up=0)
-    largest = {}
-    if STOCK in stats:
-        largest = {name: float(np.abs(s - stats[STOCK]).max()) for name, s in stats.items() if name != STOCK}
-        assert all(difference <= _TOLERANCE for difference in largest.values()), largest
+def _measure(settings: Settings, task: str, images: int) -> list[dict[str, Any]]:
+    """`evaluate()` of evaluators, from predictions in memory to the results and their files; and of it AP."""
+    document = make_document(images)
+    path = settings.folder / f"{task}.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    detections = make_detections(document, settings.eval_per_image)
+    del document
+    size = f"{images:,} images, {len(detections):,} detections"
+    with _silent():
+        evaluators, stats = _time_evaluators(settings, path, detections, task)
+        packages, of_packages = _time_packages(path, detections, task, settings.eval_rounds)
+    stats |= of_packages
+    if settings.stock:  # the host's evaluator calls pycocotools, which need not run twice
+        packages = {STOCK: list(_Watched.seconds), **packages}
+    expected = stats[STOCK if settings.stock else DEFAULT]
+    largest = {name: float(np.abs(np.subtract(numbers, expected)).max()) for name, numbers in stats.items()}
+    assert all(difference <= _TOLERANCE for difference in largest.values()), largest
+    facts = {"unit": "evaluations/s", "numbers": expected, "largest_difference": largest}
     bars = _BARS[task] if settings.stock else {}
-    facts = {"numbers": stats[DEFAULT].tolist(), "largest_difference": largest}
-    return speed_row(what, seconds, unit="evaluations/s", bars=bars, **facts)
+    return [
+        speed_row(f"evaluator of {_NAMES[task]}, {size}", evaluators, **facts),
+        speed_row(f"COCO AP of {_NAMES[task]}, {size}", packages, bars=bars, **facts),
+    ]
 
 
-def _implementations(stock: bool) -> list[tuple[str, Any, Any]]:
+Times = dict[str, list[float]]  # contestant -> s, of each round
+Stats = dict[str, list[float]]  # contestant -> COCO's 12 numbers, between 0 and 1
+
+
+def _time_evaluators(
+    settings: Settings, path: Path, detections: list[dict], task: str
+) -> tuple[Times, Stats]:
+    """From predictions in memory to the results, whose files are written, too."""
+    register_made(_SETS[0], path, settings.folder)
+    DatasetCatalog.get(_SETS[0])  # which tells the classes to the host's evaluator
+    evaluators: dict[str, COCOEvaluator] = {}
+    if settings.stock:
+        folder = str(settings.folder / STOCK)
+        evaluators[STOCK] = COCOEvaluator(_SETS[0], (task,), False, folder, use_fast_impl=False)
+    for name in (DEFAULT, EXTRA) if importlib.util.find_spec(EXTRA) else (DEFAULT,):
+        folder = str(settings.folder / name)
+        evaluators[name] = RethinkCOCOEvaluator(_SETS[0], (task,), False, folder, ap_by=name)
+    found: dict[str, dict[str, float]] = {}
+    runs = {}
+    for name, evaluator in evaluators.items():
+        rounds = [
+            _as_predictions(detections) for _ in range(settings.eval_rounds)
+        ]  # the host writes into them
+        runs[name] = _run_evaluator(evaluator, rounds, task, name, found)
+    _Watched.seconds.clear()
+    with _frozen(), mock.patch.object(coco_evaluation, "COCOeval", _Watched):
+        seconds = time_by_turns(runs, settings.eval_rounds, warm_up=0)
+    stats = {
+        f"evaluator, {name}": [one[key] / 100 for key in _NUMBERS]
+        for name, one in found.items()
+        if name != STOCK
+    }
+    if settings.stock:
+        stats[STOCK] = list(_Watched.numbers)
+        for one in found.values():  # of the host 6 of the 12, and AP of each category
+            np.testing.assert_allclose(
+                [one[key] for key in found[STOCK]], list(found[STOCK].values()), 0, 1e-10
+            )
+    return seconds, stats
+
+
+def _as_predictions(detections: list[dict]) -> list[dict[str, Any]]:
+    """As evaluators keep them: of each image, with classes from 0."""
+    images: dict[int, list[dict]] = {}
+    for one in detections:
+        images.setdefault(one["image_id"], []).append({**one, "category_id": one["category_id"] - 1})
+    return [{"image_id": image_id, "instances": instances} for image_id, instances in images.items()]
+
+
+def _run_evaluator(
+    evaluator: COCOEvaluator,
+    rounds: list[list[dict]],
+    task: str,
+    name: str,
+    found: dict[str, dict[str, float]],
+) -> Callable[[], None]:
+    """What is on the clock; it leaves the results, in percent, in `found`."""
+
+    def run() -> None:
+        evaluator._predictions = rounds.pop()
+        found[name] = evaluator.evaluate()[task]
+
+    return run
+
+
+class _Watched(COCOeval):
+    """pycocotools' own, with the seconds of `evaluate` and `accumulate`, and the numbers of the last one."""
+
+    seconds: ClassVar[list[float]] = []
+    numbers: ClassVar[list[float]] = []
+
+    def evaluate(self) -> None:
+        start = time.perf_counter()
+        super().evaluate()
+        self.seconds.append(time.perf_counter() - start)
+
+    def accumulate(self, p: Any = None) -> None:
+        start = time.perf_counter()
+        super().accumulate(p)
+        self.seconds[-1] += time.perf_counter() - start
+
+    def summarize(self) -> None:
+        super().summarize()
+        self.numbers[:] = map(float, self.stats)
+
+
+@contextlib.contextmanager
+def _frozen() -> Iterator[None]:
+    """The collector leaves alone what is there: millions of objects, of which other contestants have most."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+def _time_packages(path: Path, detections: list[dict], task: str, rounds: int) -> tuple[Times, Stats]:
+    """Their `evaluate` and `accumulate` alone, with ground truth and detections loaded."""
+    stats: Stats = {}
+    runs = {}
+    for name, module, evaluator in _packages():
+        # Each gets objects of its own, into which it writes, and none has what another has left there.
+        truth = module.COCO(str(path))
+        found = truth.loadRes([_without_box(d) if task == "segm" else dict(d) for d in detections])
+        runs[name] = _run_package(evaluator, truth, found, task, name, stats)
+    with _frozen():
+        return time_by_turns(runs, rounds, warm_up=0), stats
+
+
+def _packages() -> Iterator[tuple[str, Any, Any]]:
     """Name, module with COCO, and class that evaluates."""
     import faster_coco_eval
 
-    ret = [(DEFAULT, faster_coco_eval, faster_coco_eval.COCOeval_faster)]
-    if stock:
-        from pycocotools import coco, cocoeval
-
-        ret.insert(0, (STOCK, coco, cocoeval.COCOeval))
-    if importlib.util.find_spec("hotcoco"):
+    yield DEFAULT, faster_coco_eval, faster_coco_eval.COCOeval_faster
+    if importlib.util.find_spec(EXTRA):
         import hotcoco
 
-        ret.append((EXTRA, hotcoco, hotcoco.COCOeval))
-    return ret
+        yield EXTRA, hotcoco, hotcoco.COCOeval
 
 
 def _without_box(detection: dict[str, Any]) -> dict[str, Any]:
@@ -77,18 +194,17 @@ def _without_box(detection: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in detection.items() if key != "bbox"}
 
 
-def _evaluate(
-    evaluator: Any, truth: Any, found: Any, task: str, name: str, stats: dict[str, np.ndarray]
+def _run_package(
+    evaluator: Any, truth: Any, found: Any, task: str, name: str, stats: Stats
 ) -> Callable[[], None]:
     """What is on the clock; it leaves the 12 numbers in `stats`."""
 
     def run() -> None:
-        with _silent():
-            evaluation = evaluator(truth, found, task)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        stats[name] = np.asarray(evaluation.stats, dtype=np.float64)[:12]
+        evaluation = evaluator(truth, found, task)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        stats[name] = list(map(float, evaluation.stats[:12]))
 
     return run
 
@@ -98,48 +214,57 @@ def _silent() -> contextlib.AbstractContextManager:
 
 
 def _measure_encoding(settings: Settings) -> dict[str, Any]:
-    """An evaluator that takes in predictions with masks, and what it keeps of them."""
+    """From masks as the mask head predicts them, in their boxes, to what an evaluator keeps of them."""
     path, images = settings.folder / "encoding.json", settings.encoded_images
     path.write_text(json.dumps(make_document(images)), encoding="utf-8")
-    register_made(_SET, path, settings.folder)
-    predictions = [_predict(number) for number in range(images)]
-    evaluators = {"ours": RethinkCOCOEvaluator(_SET, ("segm",), False)}
+    register_made(_SETS[1], path, settings.folder)
+    predicted = [_predict(number) for number in range(images)]
+    evaluators = {"ours": RethinkCOCOEvaluator(_SETS[1], ("segm",), False)}
+    runs = {"ours": _process(evaluators["ours"], predicted, _in_boxes)}
     if settings.stock:
-        host = COCOEvaluator(_SET, ("segm",), False, use_fast_impl=False)
-        evaluators = {STOCK: host, **evaluators}
-    seconds = time_by_turns(
-        {name: _process(evaluator, predictions) for name, evaluator in evaluators.items()}, 5
-    )
-    kept = {name: _masks(evaluator) for name, evaluator in evaluators.items()}
-    assert all(masks == kept["ours"] for masks in kept.values()), "other masks than the host's"
-    what = f"masks to RLE, {_MASKS} of {WIDTH}x{HEIGHT} px per image"
+        evaluators[STOCK] = COCOEvaluator(_SETS[1], ("segm",), False, use_fast_impl=False)
+        runs = {STOCK: _process(evaluators[STOCK], predicted, _pasted), **runs}
+    seconds = time_by_turns(runs, 3)
+    kept = [_masks(evaluator) for evaluator in evaluators.values()]
+    assert all(masks == kept[0] for masks in kept), "other masks than the host's"
+    what = f"masks of the head to RLE, {_MASKS} in {WIDTH}x{HEIGHT} px per image"
     return speed_row(what, seconds, work=images * _MASKS, unit="masks/s")
 
 
-def _predict(number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Input and output of a model for one image, whose masks are ellipses."""
+def _predict(number: int) -> tuple[Instances, torch.Tensor]:
+    """Boxes and masks (N, side, side), probabilities, of one image: ellipses with noise."""
     rng = np.random.default_rng(number)
     center = rng.uniform((0, 0), (WIDTH, HEIGHT), (_MASKS, 2))
     radius = np.exp(rng.uniform(np.log(5), np.log(120), (_MASKS, 2)))
-    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    masks = [
-        ((x - c[0]) / r[0]) ** 2 + ((y - c[1]) / r[1]) ** 2 <= 1 for c, r in zip(center, radius, strict=True)
-    ]
     boxes = np.hstack([center - radius, center + radius]).clip(0, (WIDTH, HEIGHT) * 2)
+    y, x = np.mgrid[-1 : 1 : _SIDE * 1j, -1 : 1 : _SIDE * 1j]
+    logits = 4 * (1 - x**2 - y**2) + rng.normal(0, 0.5, (_MASKS, _SIDE, _SIDE))
     found = Instances((HEIGHT, WIDTH))
     found.pred_boxes = Boxes(torch.as_tensor(boxes, dtype=torch.float32))
     found.scores = torch.as_tensor(rng.random(_MASKS), dtype=torch.float32)
     found.pred_classes = torch.as_tensor(rng.integers(0, 80, _MASKS))
-    found.pred_masks = torch.as_tensor(np.stack(masks))
-    return {"image_id": number + 1, "height": HEIGHT, "width": WIDTH}, {"instances": found}
+    return found, torch.as_tensor(logits, dtype=torch.float32).sigmoid()
 
 
-def _process(evaluator: Any, predictions: list[tuple[dict, dict]]) -> Callable[[], None]:
+def _in_boxes(instances: Instances, masks: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {FIELD: masks}
+
+
+def _pasted(instances: Instances, masks: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"pred_masks": paste_masks_in_image(masks, instances.pred_boxes, instances.image_size)}
+
+
+def _process(
+    evaluator: Any,
+    predicted: list[tuple[Instances, torch.Tensor]],
+    with_masks: Callable[[Instances, torch.Tensor], dict[str, torch.Tensor]],
+) -> Callable[[], None]:
     def run() -> None:
         evaluator.reset()
-        for inputs, output in predictions:
-            copied = Instances(output["instances"].image_size, **output["instances"].get_fields())
-            evaluator.process([inputs], [{"instances": copied}])
+        for number, (instances, masks) in enumerate(predicted):
+            fields = {**instances.get_fields(), **with_masks(instances, masks)}
+            output = {"instances": Instances(instances.image_size, **fields)}
+            evaluator.process([{"image_id": number + 1, "height": HEIGHT, "width": WIDTH}], [output])
 
     return run
 

@@ -24,7 +24,10 @@ _MB = 1e6
 def measure_memory(settings: Settings) -> list[dict[str, Any]]:
     """A row: proportional set size of all processes beyond that with next to no annotations, in copies.
 
-    A copy is all records, pickled. Each contestant runs in a process of its own.
+    A copy is the bytes of all records, each pickled by itself with the highest protocol: about the least that
+    a loader holds which unpickles records one by one. As Python objects they take several times as much. What
+    one process frees counts as long as another one, forked before, has it still. Each contestant runs in a
+    process of its own.
     """
     what = f"memory of a loader, {settings.memory_workers} workers, {settings.json_images:,} images"
     if not Path("/proc/self/smaps_rollup").exists():
@@ -69,10 +72,14 @@ def made_records(number: int) -> Iterator[dict[str, Any]]:
 
 
 def _load(images: int, lengths: list[int]) -> list[dict[str, Any]]:
-    """All records; the length of each, pickled, is added to `lengths`."""
+    """All records; how many bytes they have, pickled, is added to `lengths`.
+
+    As one number: a hundred thousand that stay would lie in the gaps between the records, and keep pages from
+    being given back that belong to no loader.
+    """
     gc.disable()  # it would look through millions of objects again and again, of which none can go
     records = list(made_records(images))
-    lengths += (len(pickle.dumps(record, -1)) for record in records)
+    lengths.append(sum(len(pickle.dumps(record, -1)) for record in records))
     gc.enable()
     return records
 
@@ -109,7 +116,7 @@ def watch_loader(name: str, config_file: Path, images: int, workers: int, iterat
 
 
 def proportional_mb() -> float:
-    """Of this process and its children; pages that they share count once."""
+    """Of this process and its children; pages that they share count once, and those of files do not."""
     pids = [os.getpid(), *_children(os.getpid())]
     return sum(_pss_kb(pid) for pid in pids) * 1024 / _MB
 
@@ -120,8 +127,11 @@ def _children(pid: int) -> list[int]:
 
 
 def _pss_kb(pid: int) -> int:
+    """Libraries are left out: what they count depends on the other programs that have them open."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    found = {key: int(value.split()[0]) for key, _, value in (line.partition(":") for line in lines[1:])}
+    parts = [found[key] for key in ("Pss_Anon", "Pss_Shmem") if key in found]
+    return sum(parts) if parts else found["Pss"]  # before Linux 5.4
 
 
 def _main() -> None:
