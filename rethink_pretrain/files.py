@@ -1,7 +1,6 @@
 """Files of ours: written whole or not at all, and large JSON read fast."""
 
 import contextlib
-import gc
 import hashlib
 import json
 import os
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import UserError
+from .garbage import without_collection
 
 _BLOCK = 1 << 20  # bytes read at once
 
@@ -78,18 +78,12 @@ def _loads_from_below(text: str, calls: int = 100) -> Any:
 
 def read_json(path: Path) -> Any:
     """The content of `path`. Raises `UserError` where it cannot be read or is not JSON."""
-    # Every few hundred new objects the collector looks for garbage among millions that are none: without it,
-    # annotations of COCO's size are read three times as fast.
-    was_enabled = gc.isenabled()
-    gc.disable()
     try:
-        return _loads_from_below(path.read_bytes().decode("utf-8"))
+        with without_collection():  # annotations of COCO's size are read three times as fast
+            return _loads_from_below(path.read_bytes().decode("utf-8"))
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror}.") from None
     except RecursionError:
         raise UserError(f"{path} is nested too deeply to be read.") from None
     except ValueError as error:  # not UTF-8, too
         raise UserError(f"{path} is not JSON: {error}.") from None
-    finally:
-        if was_enabled:
-            gc.enable()

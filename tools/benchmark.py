@@ -33,7 +33,11 @@ def parse_args() -> argparse.Namespace:
     add("--overlay", action="append", metavar="NAME", help="of the fast contestant of train (fast)")
     add("--images-per-batch", type=int, metavar="N", help="of the train part")
     add("--steps", type=int, metavar="N", help="of the train part, for each contestant")
-    add("--tiny", action="store_true", help="as little as possible, to see whether all runs")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--full", action="store_true", help="the sizes and rounds of results/bench: half an hour"
+    )
+    size.add_argument("--tiny", action="store_true", help="as little as possible, to see whether all runs")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="of the config of the train part")
     args = parser.parse_args()
     if args.figure and not args.against:
@@ -58,7 +62,7 @@ def build_settings(args: argparse.Namespace, folder: Path):
         opts=tuple(args.opts),
         images_per_batch=args.images_per_batch,
     )
-    settings = settings.tiny() if args.tiny else settings
+    settings = settings.tiny() if args.tiny else settings.full() if args.full else settings
     steps = args.steps
     if steps:
         return replace(

@@ -1,14 +1,12 @@
 """COCO AP of boxes, masks and keypoints, in which an evaluation without predictions is 0 and not a hole."""
 
-import contextlib
 import copy
-import gc
 import itertools
 import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from tabulate import tabulate
 
 from ..errors import UserError
+from ..garbage import without_collection
 from . import box_masks
 from .hotcoco_ap import agree, import_hotcoco, run_hotcoco, sample
 
@@ -109,7 +108,7 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         if predictions and "proposals" in predictions[0]:
             self._eval_box_proposals(predictions)
         if not predictions or "instances" in predictions[0]:
-            with _no_collection():
+            with without_collection():
                 self._eval_predictions(predictions, img_ids)
         return copy.deepcopy(self._results)
 
@@ -236,18 +235,6 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         headers = ["category", "objects", *(f"{task} AP" for task in self._results)]
         table = tabulate(rows, headers, tablefmt="pipe", floatfmt=".3f")
         logger.info("AP per category of %s:\n%s", self._metadata.name, table)
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Python's cyclic collector rests: it would look through millions of objects, of which none can go."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _of_task(result: dict, task: str) -> dict:

@@ -15,6 +15,7 @@ from detectron2.data.datasets import (
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
 from ...errors import UserError
+from ...garbage import without_collection
 from .coco_checks import check_document, how_to_mend
 from .coco_json import read_coco_json, read_lists
 from .records import records_of
@@ -138,13 +139,14 @@ def _load_described(name: str, json_file: str, image_root: str) -> list[dict]:
 
 def load_coco(name: str, json_file: str, image_root: str) -> list[dict]:
     """What the host's `load_coco_json` gives. Raises `UserError` for what could hurt a run, in one line."""
-    document = read_lists(Path(json_file), optional=("annotations",))  # test sets have none
-    try:
-        check_document(document, Path(json_file), image_root)
-    except UserError:
-        _suggest_mending(json_file, image_root)
-        raise
-    return records_of(document, image_root, name)
+    with without_collection():
+        document = read_lists(Path(json_file), optional=("annotations",))  # test sets have none
+        try:
+            check_document(document, Path(json_file), image_root)
+        except UserError:
+            _suggest_mending(json_file, image_root)
+            raise
+        return records_of(document, image_root, name)
 
 
 def _load_panoptic(name: str, json_file: str, image_root: str, sem_seg_root: str) -> list[dict]:

@@ -30,7 +30,6 @@ _BARS = {"bbox": {DEFAULT: 8.0, EXTRA: 50.0}, "segm": {DEFAULT: 4.0, EXTRA: 50.0
 _NAMES = {"bbox": "boxes", "segm": "masks"}
 _TOLERANCE = 1e-12  # of each of the 12 numbers, which are shares
 _NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-_MASK_IMAGES = 500  # at most: pycocotools takes three times as long for a mask as for a box
 _SETS = ("benchmark_ap", "benchmark_encoding")
 _MASKS = 100  # per image: the most that COCO counts
 _SIDE = 28  # of a mask as the head predicts it
@@ -38,7 +37,7 @@ _SIDE = 28  # of a mask as the head predicts it
 
 def measure_eval(settings: Settings) -> list[dict[str, Any]]:
     """Rows of whole evaluators and of their packages, for boxes and masks; and of masks that become RLE."""
-    images = {"bbox": settings.eval_images, "segm": min(settings.eval_images, _MASK_IMAGES)}
+    images = {"bbox": settings.eval_images, "segm": settings.eval_mask_images}
     rows = [row for task, number in images.items() for row in _measure(settings, task, number)]
     return [*rows, _measure_encoding(settings)]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...garbage import without_collection
 from .rows import STOCK, limit_row, unmeasured_row
 from .settings import Settings
 
@@ -77,10 +78,9 @@ def _load(images: int, lengths: list[int]) -> list[dict[str, Any]]:
     As one number: a hundred thousand that stay would lie in the gaps between the records, and keep pages from
     being given back that belong to no loader.
     """
-    gc.disable()  # it would look through millions of objects again and again, of which none can go
-    records = list(made_records(images))
-    lengths.append(sum(len(pickle.dumps(record, -1)) for record in records))
-    gc.enable()
+    with without_collection():
+        records = list(made_records(images))
+        lengths.append(sum(len(pickle.dumps(record, -1)) for record in records))
     return records
 
 
