@@ -40,8 +40,7 @@ class Settings:
         return replace(
             self,
             eval_mask_images=self.eval_images,
-            startup_rounds=7,
-            json_rounds=3,
+            startup_rounds=5,
             train_budget=math.inf,
         )
 
