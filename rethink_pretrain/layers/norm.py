@@ -47,8 +47,8 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return self._synchronised(x)
 
     def _synchronised(self, x: torch.Tensor) -> torch.Tensor:
-        pixels = x.float()  # sums in half precision overflow
-        count = torch.full((1,), float(x.numel() // x.shape[1]), device=x.device)
+        pixels = x.to(torch.promote_types(x.dtype, torch.float32))  # sums in half precision overflow
+        count = pixels.new_full((1,), x.numel() // x.shape[1])
         mean = differentiable_all_reduce(torch.cat([pixels.sum(dim=(0, 2, 3)), count]))
         total = mean[-1].detach().clamp(min=1)
         mean = mean[:-1] / total
@@ -61,7 +61,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _update_running_statistics(self, mean: torch.Tensor, var: torch.Tensor, total: torch.Tensor) -> None:
-        momentum = self.momentum * (total > 1)  # stays on the device: no host sync
+        momentum = self.momentum * (total > 1).to(mean.dtype)  # stays on the device: no host sync
         unbiased = var * total / (total - 1).clamp(min=1)
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(unbiased, momentum)
