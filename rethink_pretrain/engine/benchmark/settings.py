@@ -18,7 +18,7 @@ class Settings:
     images_per_batch: int | None = None  # of the train part; by default 8 on the toy set, 1 at 800 px
     toy_steps: int = 30
     large_steps: int = 5
-    train_budget: float = 120.0  # seconds of a config's steps, after which fewer have to do
+    train_budget: float = 60.0  # seconds of a config's steps, after which fewer have to do
     gpu_steps: int = 30
     loader_images: int = 24
     loader_rounds: int = 5
@@ -29,7 +29,7 @@ class Settings:
     encoded_images: int = 4  # of 100 masks
     mask_rois: int = 512
     mask_rounds: int = 7
-    json_images: int = 118_287  # of train2017
+    json_images: int = 30_000
     json_rounds: int = 1
     startup_rounds: int = 3
     memory_iterations: int = 2000
@@ -41,6 +41,7 @@ class Settings:
             self,
             eval_mask_images=self.eval_images,
             startup_rounds=5,
+            json_images=118_287,  # of train2017
             train_budget=math.inf,
         )
 
