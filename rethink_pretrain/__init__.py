@@ -29,6 +29,7 @@ class _RegisterAfterHost(importlib.abc.MetaPathFinder):
     """Finds the host's modeling package where Python does, and has ours loaded right behind it."""
 
     def find_spec(self, name, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
+        """Of the host's modeling package alone; None leaves every other `name` to Python."""
         spec = importlib.machinery.PathFinder.find_spec(name, path) if name == _HOST else None
         if spec is not None:
             run_host = spec.loader.exec_module

@@ -27,8 +27,7 @@ def settle_precision(cfg: CfgNode, device: torch.device) -> None:
     if cfg.RETHINK.SPEED.PRECISION != "auto":
         return
     before = written_keys(cfg.OUTPUT_DIR).get("RETHINK.SPEED.PRECISION")
-    choice = before if before in _KNOWN else _KNOWN[has_bf16(device)]
-    cfg.RETHINK.SPEED.PRECISION = choice
+    cfg.RETHINK.SPEED.PRECISION = before if before in _KNOWN else _KNOWN[has_bf16(device)]
 
 
 def has_bf16(device: torch.device) -> bool:

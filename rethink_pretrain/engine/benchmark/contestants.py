@@ -19,6 +19,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 
 from ..trainer import Trainer
+from .made import register_made
 from .stock import StockTrainer
 
 _SEED = 7
@@ -74,8 +75,6 @@ def started(contestants: dict[str, tuple[CfgNode, bool]], register: tuple[str, P
 
 
 def _serve(pipe: Connection, cfg: CfgNode, is_stock: bool, register: tuple[str, Path, Path]) -> None:
-    from .made import register_made
-
     logging.disable(logging.WARNING)
     try:
         register_made(*register)
