@@ -161,6 +161,11 @@ def _add_speed(cfg: CfgNode) -> None:
     cfg.RETHINK.SPEED.FUSED_SGD = fast
     # Targets of the mask head for all RoIs at once on the device; RoIs of one object share its polygons.
     cfg.RETHINK.SPEED.MASK_TARGETS = fast
+    # On a CPU in fp32, RoIAlign as sums over pixels.
+    cfg.RETHINK.SPEED.FAST_ROI_ALIGN = fast
+    # On a CPU in fp32, Winograd's algorithm for 3x3 convolutions of large maps, and matrix products for 1x1:
+    # other roundings, about 1e-4 where the host's are 1e-5.
+    cfg.RETHINK.SPEED.FAST_CONV = False
     # JPEG by libjpeg-turbo and resizing by torchvision: within 1 grey level of the host's.
     cfg.RETHINK.SPEED.FAST_IMAGES = fast
     # On a CPU, memory that a step frees stays with the process, which then holds its peak to its end.

@@ -37,6 +37,7 @@ from ..evaluation import (
     with_box_masks,
     with_progress,
 )
+from ..layers import use_fast_convolutions, use_fast_roi_align
 from ..modeling.activation_checkpointing import checkpoint_activations
 from .cascade_switch import build_cascade_switch
 from .checkpoints import Checkpoints
@@ -295,6 +296,10 @@ class Trainer(DefaultTrainer):
         model = super().build_model(cfg)
         if cfg.RETHINK.SPEED.CHECKPOINT_ACTIVATIONS:
             checkpoint_activations(model.backbone)
+        if cfg.RETHINK.SPEED.FAST_ROI_ALIGN:
+            use_fast_roi_align(model)
+        if cfg.RETHINK.SPEED.FAST_CONV:
+            use_fast_convolutions(model)
         return prepare_for(cfg.RETHINK.SPEED.PRECISION, model)
 
     @classmethod

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import UserError
-from ...layers import fuse_norm, fuse_norms, get_norm_factory
+from ...layers import convolve, fuse_norm, fuse_norms, get_norm_factory
 from ...layers.norm import group_norm
 from ..init import initialize_backbone
 
@@ -71,7 +71,7 @@ def _end_block(
 ) -> torch.Tensor:
     """The last convolution on `out`; its norm also adds the shortcut of the block's input `x`."""
     shortcut = x if block.shortcut is None else block.shortcut(x)
-    return last.norm(nn.Conv2d.forward(last, out), shortcut)
+    return last.norm(convolve(last, out), shortcut)
 
 
 def build_resnet(
