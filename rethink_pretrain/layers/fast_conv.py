@@ -124,27 +124,26 @@ class _Winograd(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
-        return _filter(x, weight, bias)
+        return _cut_up(_filter(_lay_out(x), weight, bias), x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
         of_x = of_weight = of_bias = None
+        sheet = _lay_out(gradient)
         if ctx.needs_input_grad[0]:
-            of_x = _filter(gradient, weight.flip(2, 3).transpose(0, 1), None)
+            of_x = _cut_up(_filter(sheet, weight.flip(2, 3).transpose(0, 1), None), x.shape)
         if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(x, gradient)
+            pairs = zip(_lay_out(x).unsqueeze(2), sheet.unsqueeze(2), strict=True)
+            of_weight = sum(_weight_gradient(*pair) for pair in pairs)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 2, 3))
         return of_x, of_weight, of_bias
 
 
 def _filter(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The convolution of `conv3x3`."""
-    sheet = _lay_out(x)
-    y = torch._nnpack_spatial_convolution(sheet.contiguous(), weight.contiguous(), bias, [1, 1], [1, 1])
-    return y if sheet is x else _cut_up(y, x.shape)
+    return torch._nnpack_spatial_convolution(x.contiguous(), weight.contiguous(), bias, [1, 1], [1, 1])
 
 
 def _lay_out(x: Tensor) -> Tensor:
@@ -153,32 +152,37 @@ def _lay_out(x: Tensor) -> Tensor:
     So their borders waste less of a tile. Large ones stay as they are.
     """
     count, channels, height, width = x.shape
-    if count == 1 or height * width >= _PIXELS:
+    if not _needs_sheet(x.shape):
         return x
     columns = round(math.sqrt(count))
     rows = -(-count // columns)
-    sheet = x.new_zeros(channels, rows, height + 1, columns, width + 1)
+    sheet = x.new_empty(channels, rows, height + 1, columns, width + 1)
+    sheet[:, :, height] = 0
+    sheet[..., width] = 0
     places = sheet[:, :, :height, :, :width].permute(1, 3, 0, 2, 4)  # rows, columns, C, H, W
     full = count // columns
     places[:full] = x[: full * columns].unflatten(0, (full, columns))
     if full < rows:
-        places[full, : count - full * columns] = x[full * columns :]
+        rest = count - full * columns
+        places[full, :rest] = x[full * columns :]
+        places[full, rest:] = 0
     return sheet.view(1, channels, rows * (height + 1), columns * (width + 1))
 
 
 def _cut_up(sheet: Tensor, shape: torch.Size) -> Tensor:
-    """The maps of a sheet that `_lay_out` has made of N of them, `shape` (N, any, H, W)."""
+    """The N maps, `shape` (N, any, H, W), that `_lay_out` has put on `sheet`."""
+    if not _needs_sheet(shape):
+        return sheet
     count, _, height, width = shape
     places = sheet[0].unflatten(2, (-1, width + 1)).unflatten(1, (-1, height + 1))
     return places[:, :, :height, :, :width].permute(1, 3, 0, 2, 4).flatten(0, 1)[:count]
 
 
+def _needs_sheet(shape: torch.Size) -> bool:
+    return shape[0] > 1 and shape[2] * shape[3] < _PIXELS
+
+
 def _weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
-    maps = zip(_lay_out(x).unsqueeze(2), _lay_out(gradient).unsqueeze(2), strict=True)
-    return sum(_weight_gradient_of_one(*pair) for pair in maps)
-
-
-def _weight_gradient_of_one(x: Tensor, gradient: Tensor) -> Tensor:
     """(K, C, 3, 3) of one map (C, 1, H, W) and one gradient (K, 1, H, W)."""
     below, right = -x.shape[2] % 4, -x.shape[3] % 4
     inputs = F.conv2d(F.pad(x, (1, right + 1, 1, below + 1)), _planes(_INPUT), stride=4)
