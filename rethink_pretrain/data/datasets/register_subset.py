@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import UserError
+from ...garbage import without_collection
 from . import subsets
 from .register import check_at_loading, image_id, note_description
 from .subsets import SubsetSpec, parse_subset
@@ -70,7 +71,7 @@ def _register(name: str, spec: SubsetSpec) -> None:
                 f"Data set {name!r} is already registered as something else. Choose another name."
             )
         return
-    DatasetCatalog.register(name, lambda: _load(name, spec))
+    DatasetCatalog.register(name, without_collection()(lambda: _load(name, spec)))
     MetadataCatalog.get(name).set(subset=spec)
     _copy_metadata(name, spec.base)
 
@@ -88,16 +89,15 @@ def _load(name: str, spec: SubsetSpec) -> list[dict]:
         count = spec.count(len(records))
     except ValueError:
         raise UserError(f"Subset {name!r}: {spec.base} has {len(records)} images.") from None
-    shown = {i: [a["category_id"] for a in record.get("annotations", ())] for i, record in records.items()}
     if spec.stratified:
-        chosen = subsets.choose_stratified(shown, count, spec.seed)
+        chosen = subsets.choose_stratified({i: _shown(each) for i, each in records.items()}, count, spec.seed)
     else:
         chosen = subsets.choose(records, count, spec.seed)
     _copy_metadata(name, spec.base)  # loading it may have set its categories
     metadata = MetadataCatalog.get(name)
     metadata.set(subset_image_ids=chosen)
     classes = dict(enumerate(metadata.get("thing_classes", ())))
-    rows = subsets.coverage(classes, [shown[i] for i in chosen])
+    rows = subsets.coverage(classes, [_shown(records[i]) for i in chosen])
     logger.info("%s: %d images, digest %s.", name, count, subsets.digest(chosen))
     (logger.info if all(row.images for row in rows) else logger.warning)(
         "%s: %s.", name, subsets.describe_coverage(rows)
@@ -106,3 +106,8 @@ def _load(name: str, spec: SubsetSpec) -> list[dict]:
     ret = [record for i, record in records.items() if i in keep]
     note_description(name, ret)
     return ret
+
+
+def _shown(record: dict) -> list[int]:
+    """The category of each object."""
+    return [annotation["category_id"] for annotation in record.get("annotations", ())]
