@@ -3,8 +3,9 @@
 
 Fills what stands between `<!-- table: NAME -->` and `<!-- end table -->` in README.md, configs/README.md,
 docs/reproducing.md and docs/speed.md, and the lines `# Expected:` (where somebody reports a number) and
-`# Cost:` of every config but the toy ones. NAME is `configs`, `extra`, `summary`, `costs`, `sweep-costs` or
-`speed`, which is from results/bench; GFLOPs, which the costs scale by, are in tests/golden/models.json.
+`# Cost:` of every config but the toy ones. NAME is `configs`, `extra`, `summary`, `costs`, `sweep-costs`,
+`speed`, which is from results/bench, or `bf16`, from results/toy_bf16 and toy_study; GFLOPs, which the costs
+scale by, are in tests/golden/models.json.
 With --check it writes nothing, and ends with 1 where one is out of date.
 """
 
@@ -150,9 +151,19 @@ def read_length(config: str, opts: Sequence[str] = ()) -> float:
     return solver.MAX_ITER * solver.IMS_PER_BATCH / REFERENCE_BATCH
 
 
+def bf16_twins(seed: int) -> tuple[Path, Path]:
+    """The folders of the toy study's shortest run in fp32 and in bf16."""
+    results = ROOT / "results"
+    return (
+        results / "toy_study" / f"scratch_study_SCHEDULE_1x_seed{seed}",
+        results / "toy_bf16" / f"seed{seed}",
+    )
+
+
 def fill(text: str, page: str, paper, lengths: dict[str, float]) -> str:
     """`text` of a page with all its tables."""
     from rethink_pretrain.analysis.bench import benchmark_table, read_benchmarks
+    from rethink_pretrain.analysis.twins import twin_table
     from rethink_pretrain.errors import UserError
 
     configs = list(lengths)
@@ -164,6 +175,7 @@ def fill(text: str, page: str, paper, lengths: dict[str, float]) -> str:
         "costs": lambda: cost_table(paper, {c: lengths[c] for c in papers if not c.endswith("_tta.yaml")}),
         "sweep-costs": lambda: sweep_cost_table(paper),
         "speed": lambda: benchmark_table(read_benchmarks(ROOT / "results" / "bench")),
+        "bf16": lambda: twin_table({seed: bf16_twins(seed) for seed in range(3)}),
     }
 
     def replace(match: re.Match) -> str:
