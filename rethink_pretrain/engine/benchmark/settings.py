@@ -16,12 +16,12 @@ class Settings:
     overlays: tuple[str, ...] = ("fast",)  # of the contestant "ours, fast"
     opts: tuple[str, ...] = ()  # of all contestants of the train part
     images_per_batch: int | None = None  # of the train part; by default 8 on the toy set, 1 at 800 px
-    toy_steps: int = 30
+    toy_steps: int = 20
     large_steps: int = 5
-    train_budget: float = 60.0  # seconds of a config's steps, after which fewer have to do
+    train_budget: float = 40.0  # seconds of a config's steps, after which fewer have to do
     gpu_steps: int = 30
     loader_images: int = 24
-    loader_rounds: int = 5
+    loader_rounds: int = 9
     eval_images: int = 5000
     eval_mask_images: int = 500  # fewer: pycocotools takes three times as long for a mask as for a box
     eval_per_image: int = 26  # detections: 130k in all
@@ -31,7 +31,7 @@ class Settings:
     mask_rounds: int = 7
     json_images: int = 30_000
     json_rounds: int = 1
-    startup_rounds: int = 3
+    startup_rounds: int = 2
     memory_iterations: int = 2000
     memory_workers: int = 4
 
@@ -39,6 +39,7 @@ class Settings:
         """The sizes and rounds of results/bench: half an hour."""
         return replace(
             self,
+            toy_steps=30,
             eval_mask_images=self.eval_images,
             startup_rounds=5,
             json_images=118_287,  # of train2017
