@@ -237,3 +237,12 @@ class TestTool:
     def test_a_figure_needs_stock(self):
         done = run_tool("benchmark.py", "masks", "--figure", "x.png")
         assert done.returncode == 2 and "--against stock" in done.stderr
+
+    @pytest.mark.parametrize("flag", ["--json", "--figure"])
+    def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(self, tmp_path, flag):
+        (tmp_path / "file").touch()
+        place = tmp_path / "file" / "below"
+        done = run_tool("benchmark.py", "masks", "--against", "stock", flag, str(place))
+        assert done.returncode == 1 and "Measuring" not in done.stderr
+        assert f"error: {flag}: {place.parent} cannot be made" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -71,21 +71,38 @@ def build_settings(args: argparse.Namespace, folder: Path):
     return settings
 
 
+def make_folders(args: argparse.Namespace) -> None:
+    """Those that are to be written into, before something is measured for them."""
+    from rethink_pretrain.errors import UserError
+
+    json_folder = args.json if args.json is None or args.part == "all" else args.json.parent
+    for flag, folder in (("--json", json_folder), ("--figure", args.figure and args.figure.parent)):
+        if folder is None:
+            continue
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{flag}: {folder} cannot be made ({error.strerror}). Name another place."
+            ) from None
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"{flag}: {folder} cannot be written to. Name another place.")
+
+
 def run(args: argparse.Namespace, folder: Path) -> None:
     """Measure, show, write."""
     from rethink_pretrain.engine.benchmark import measure
     from rethink_pretrain.files import write_json
 
+    make_folders(args)
     settings = build_settings(args, folder)
     results = []
     for part in PARTS if args.part == "all" else [args.part]:
         print(f"Measuring {part} ...", file=sys.stderr, flush=True)
         results.append(measure(part, settings))
         if args.json and args.part == "all":
-            args.json.mkdir(parents=True, exist_ok=True)
             write_json(args.json / f"{part}.json", results[-1])
     if args.json and args.part != "all":
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.json, results[0])
     show(results, args.figure)
 
@@ -100,7 +117,6 @@ def show(results: list[dict], figure: Path | None) -> None:
     if figure:
         machine = results[0]["machine"]
         what = ", ".join([f"{machine['cores']} cores of {machine['cpu']}", *machine["gpus"]])
-        figure.parent.mkdir(parents=True, exist_ok=True)
         plot_ratios(ratio_bars(rows), figure, f"{what}; Detectron2 {machine['detectron2']}")
 
 

@@ -23,7 +23,7 @@ class PixelSumROIAlign(ROIAlign):
     """The host's RoIAlign with the same settings."""
 
     def forward(self, input: Tensor, rois: Tensor) -> Tensor:
-        """`input` (N, C, H, W), `rois` (R, 5) as image, x0, y0, x1, y1: (R, C, *output_size)."""
+        """`input` (N, C, H, W), `rois` (R, 5) as image, x0, y0, x1, y1: (R, C, rows, columns) of bins."""
         plain = input.device.type != "cpu" or input.dtype != torch.float32 or torch.jit.is_tracing()
         if plain or not len(rois):
             return super().forward(input, rois)
