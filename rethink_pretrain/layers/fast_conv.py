@@ -143,6 +143,7 @@ class _Winograd(torch.autograd.Function):
 
 
 def _filter(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    assert _has_nnpack()  # which also makes it ready in a process that has only unpickled the model
     return torch._nnpack_spatial_convolution(x.contiguous(), weight.contiguous(), bias, [1, 1], [1, 1])
 
 

@@ -1,6 +1,8 @@
 """Convolutions with fewer multiplications: against float64, with the names and weights of the host's."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -120,3 +122,15 @@ def test_where_it_does_not_pay_it_is_the_host_to_the_bit():
     fast, plain = fast.float(), plain.float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(fast(large), plain(large))
+
+
+@needs_nnpack
+def test_in_a_process_that_begins_with_it():
+    """NNPACK fails unless somebody has asked for it before."""
+    code = (
+        "import torch; from rethink_pretrain.layers.fast_conv import conv3x3;"
+        "print(conv3x3(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))[0, 0, 1, 1].item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert abs(float(done.stdout) - 9) < 1e-3
