@@ -2,6 +2,9 @@
 
 import json
 import mmap
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -146,6 +149,13 @@ def test_memory_counts_no_files(tmp_path):
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as block:
         assert sum(block[::4096]) == 0
         assert proportional_mb() - before < 10
+
+
+def test_memory_of_a_child_that_ended():
+    """Nobody has waited for it yet: it is still listed among the children."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert proportional_mb() > 0
 
 
 def test_host_masks_are_ours():

@@ -128,7 +128,10 @@ def _children(pid: int) -> list[int]:
 
 def _pss_kb(pid: int) -> int:
     """Libraries are left out: what they count depends on the other programs that have them open."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except (ProcessLookupError, FileNotFoundError):  # ended, and awaited or not: it holds nothing
+        return 0
     found = {key: int(value.split()[0]) for key, _, value in (line.partition(":") for line in lines[1:])}
     parts = [found[key] for key in ("Pss_Anon", "Pss_Shmem") if key in found]
     return sum(parts) if parts else found["Pss"]  # before Linux 5.4
