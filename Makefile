@@ -27,7 +27,7 @@ demo: $(STAMP) ## train on synthetic images on the CPU, into output/demo
 	$(BIN)/python tools/demo.py --output output/demo
 
 test: $(STAMP) ## the tests that take seconds
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-all: $(STAMP) ## all tests, also those that are slow, need the network or a GPU
 	$(BIN)/python -m pytest -m ""

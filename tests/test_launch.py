@@ -208,7 +208,7 @@ def submitit_command(output: Path) -> list[str]:
     return [*job, *flags, *command(output)[2:]]
 
 
-@pytest.mark.parametrize("launcher", ["flag", "torchrun", "submitit"])
+@pytest.mark.parametrize("launcher", ["flag", "torchrun", pytest.param("submitit", marks=pytest.mark.slow)])
 def test_two_processes_take_the_steps_of_one(one, tmp_path, launcher):
     output = tmp_path / "run"
     words = {
