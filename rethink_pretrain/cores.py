@@ -4,5 +4,5 @@ import os
 
 
 def usable_cores() -> int:
-    """Those it may use, which a container or a scheduler may have cut down; macOS cannot say."""
+    """Those it may use: a cpuset counts, a quota such as `docker --cpus` does not; macOS cannot say."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

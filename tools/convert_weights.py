@@ -13,7 +13,7 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
-from rethink_pretrain.command_line import tool
+from rethink_pretrain.command_line import add_trust_flag, tool
 
 COUNTS = ("images", "instances", "pixels")
 # Spelt out here so that --help needs no torch; a test compares them with the package's.
@@ -44,8 +44,7 @@ def parse_args() -> argparse.Namespace:
         )
     parser.add_argument("--recipe", metavar="TEXT", help="one line about its pre-training")
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
-    trust_help = "let the weights run code; only for files of people you know"
-    parser.add_argument("--trust-pickle", action="store_true", help=trust_help)
+    add_trust_flag(parser)
     args = parser.parse_args()
     told = [value for value in map(vars(args).get, COUNTS) if value is not None]
     if not all(0 <= value < math.inf for value in told):

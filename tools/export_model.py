@@ -10,7 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from rethink_pretrain.command_line import add_trust_flag, tool
+from rethink_pretrain.command_line import add_config_flags, add_trust_flag, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,10 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=summary, epilog=rest, usage=usage)
     parser.add_argument("--run", type=Path, metavar="DIR", help="OUTPUT_DIR: its config and last checkpoint")
     parser.add_argument("--checkpoint", metavar="FILE", help="another one of the run, such as model_best.pth")
-    parser.add_argument("--config-file", metavar="FILE", help="a file of configs/")
+    add_config_flags(parser, required=False)
     parser.add_argument("--weights", metavar="FILE", help="of a detector that was trained with that config")
-    overlay_help = "merge configs/_overlay/NAME.yaml on top"
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=overlay_help)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="ends in .safetensors")
     parser.add_argument("--force", action="store_true", help="replace a file that is there already")
     add_trust_flag(parser)

@@ -7,12 +7,12 @@ as they are.
 """
 
 import argparse
-import gc
 import json
 from collections import defaultdict
 from pathlib import Path
 
 from rethink_pretrain.command_line import tool
+from rethink_pretrain.garbage import without_collection
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,11 +77,10 @@ def make_subset(document: dict, num_images: int, seed: int, stratified: bool) ->
 
 
 @tool("Stopped. Nothing was written.")
+@without_collection()
 def main() -> None:
     """Read, choose, write."""
     args = parse_args()
-    # Millions of small objects, none of them in cycles: looking for such would double the time.
-    gc.disable()
     from rethink_pretrain.errors import UserError
     from rethink_pretrain.files import write_text
     from rethink_pretrain.progress import progress

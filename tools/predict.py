@@ -9,7 +9,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from rethink_pretrain.command_line import add_trust_flag, tool
+from rethink_pretrain.command_line import add_config_flags, add_trust_flag, tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,10 +24,8 @@ def parse_args() -> argparse.Namespace:
         "images", nargs="+", type=Path, metavar="IMAGE_OR_FOLDER", help="a folder at any depth"
     )
     parser.add_argument("--run", type=Path, metavar="DIR", help="OUTPUT_DIR: its config and last checkpoint")
-    parser.add_argument("--config-file", metavar="FILE", help="a file of configs/")
+    add_config_flags(parser, required=False)
     parser.add_argument("--weights", metavar="FILE", help="of a detector that was trained with that config")
-    overlay_help = "merge configs/_overlay/NAME.yaml on top"
-    parser.add_argument("--overlay", action="append", default=[], metavar="NAME", help=overlay_help)
     score_help = "of the objects that are drawn (%(default)s)"
     parser.add_argument("--min-score", type=float, default=0.5, metavar="S", help=score_help)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="made if it is not there")

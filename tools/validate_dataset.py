@@ -8,11 +8,11 @@ read or written at all. The json stays as it is; --fix writes a repaired copy of
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
 from rethink_pretrain.command_line import tool
+from rethink_pretrain.cores import usable_cores
 
 CLEAN, PROBLEMS, UNREADABLE = 0, 1, 2
 
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     add("--fix", type=Path, metavar="OUT", help="write a repaired copy of J, and say what was done")
     add("--report", type=Path, metavar="FILE.json", help="the report for programs")
     add("--no-images", action="store_true", help="look at the json alone")
-    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="threads (%(default)s)")
+    add("--workers", type=int, default=usable_cores(), metavar="N", help="threads (%(default)s)")
     pixels_help = "decode no image that says it has more (%(default)s)"
     add("--max-pixels", type=int, default=100_000_000, metavar="N", help=pixels_help)
     add("--strict", action="store_true", help="end with 1 for warnings, too")

@@ -99,7 +99,7 @@ class TrainLoader:
     ):
         """`max_bad_images`: the share of `dataset` above which an iterator raises `UserError`.
 
-        `pin_memory`: of images, from where CUDA copies them while the host goes on.
+        `pin_memory`: of all tensors, from where copies to CUDA are faster.
         """
         self.dataset, self._sampler, self._num_workers = dataset, sampler, num_workers
         self._pin_memory = pin_memory

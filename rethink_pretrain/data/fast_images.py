@@ -6,15 +6,11 @@ JPEG gives PIL's pixels, and resizing is within 1 grey level of PIL's; whatever 
 from typing import BinaryIO
 
 import numpy as np
+import simplejpeg
 import torch
 from detectron2.data import transforms as T
 from PIL import Image
 from torchvision.transforms.v2 import functional
-
-try:
-    import simplejpeg
-except ImportError:  # no wheel for this platform
-    simplejpeg = None
 
 _FORMATS = ("RGB", "BGR")
 _ORIENTATION = 274  # EXIF's tag
@@ -27,7 +23,7 @@ def decode_jpeg(file: BinaryIO, image: Image.Image, image_format: str) -> np.nda
     That is all but upright RGB JPEG without a flaw: PIL knows which flaws can be lived with.
     """
     upright_rgb = image.format == "JPEG" and image.mode == "RGB" and not _is_turned(image)
-    if simplejpeg is None or image_format not in _FORMATS or not upright_rgb:
+    if image_format not in _FORMATS or not upright_rgb:
         return None
     limit = 3 * image.width * image.height + _OVERHEAD
     file.seek(0)

@@ -159,6 +159,8 @@ class RethinkDatasetMapper(DatasetMapper):
                 transform.seg_pad_value = 0
         annotations = dataset_dict["annotations"]
         objects = [each for each in annotations if each.get("iscrowd", 0) == 0]
+        if self.recompute_boxes and objects and "segmentation" not in objects[0]:  # as the host looks at it
+            raise ValueError("its objects have no masks, from which crops would get their boxes")
         if not (self.use_keypoint and any("keypoints" in each for each in objects)):
             objects = transform_annotations(objects, transforms, image_shape, self.use_instance_mask)
             if objects is not None:
@@ -171,7 +173,7 @@ class RethinkDatasetMapper(DatasetMapper):
     def _as_instances(self, objects: list[dict[str, Any]], image_shape: tuple[int, int]) -> Instances:
         """As in the host, of annotations that are transformed."""
         ret = detection_utils.annotations_to_instances(objects, image_shape, self.instance_mask_format)
-        if self.recompute_boxes:
+        if self.recompute_boxes and objects:  # without any, the host sets no masks either
             ret.gt_boxes = ret.gt_masks.get_bounding_boxes()
         return detection_utils.filter_empty_instances(ret)
 

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from detectron2.utils import comm
 
 from .. import compat
+from ..cores import usable_cores
 from ..errors import ECHO_SECONDS, UserError
 from .heartbeat import watched_machines
 from .processes import Processes, rank_variables
@@ -67,7 +68,7 @@ def _join(run: Callable[..., Any], args: tuple[Any, ...], processes: Processes, 
         visible = torch.cuda.device_count()
         torch.cuda.set_device(0 if visible == 1 else local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes.per_machine))
+        torch.set_num_threads(max(1, usable_cores() // processes.per_machine))
     store, rank, total = next(dist.rendezvous("env://", timeout=_TIMEOUT))
     name = agree_on_name(store, rank, total)
     store = dist.PrefixStore(name, store)

@@ -24,6 +24,7 @@ from ..data import (
     register_named,
 )
 from ..errors import UserError
+from ..evaluation import import_hotcoco
 from ..files import write_atomically, write_text
 from .changes import find_changes, refuse_another_batch
 from .precision import settle_precision
@@ -48,11 +49,14 @@ def prepare(
 
     A job that its launcher starts again is resumed without being asked to. Raises `UserError` for missing
     data, a folder that holds another run or cannot be written, an evaluation without weights, a batch that
-    does not divide by the processes or is not that of the run to resume, and more processes than GPUs.
+    does not divide by the processes or is not that of the run to resume, more processes than GPUs, and a
+    missing hotcoco.
     """
     complete(cfg, config_file, processes)
     check_datasets(cfg.DATASETS.TEST if eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     _check_processes(cfg, processes)
+    if cfg.RETHINK.SPEED.COCO_EVAL == "hotcoco":
+        import_hotcoco()  # now, and not at the first evaluation
     if eval_only and not (resume or cfg.MODEL.WEIGHTS):
         raise UserError(
             "--eval-only needs weights: give MODEL.WEIGHTS FILE, or --resume for the last checkpoint."

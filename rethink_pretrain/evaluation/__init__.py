@@ -4,6 +4,7 @@ from .batches import in_batches
 from .box_masks import with_box_masks
 from .build import EVALUATORS, build_evaluator
 from .coco import RethinkCOCOEvaluator
+from .hotcoco_ap import import_hotcoco
 from .progress import batches_through, with_progress
 from .tta import RethinkTTA, build_tta_model, evaluate_tta
 
@@ -15,6 +16,7 @@ __all__ = [
     "build_evaluator",
     "build_tta_model",
     "evaluate_tta",
+    "import_hotcoco",
     "in_batches",
     "with_box_masks",
     "with_progress",

@@ -131,6 +131,8 @@ def with_box_masks(model: nn.Module) -> nn.Module:
     """`model`, whose masks `RethinkCOCOEvaluator` then encodes itself; as it is where it is no R-CNN."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     # A model with a forward or inference of its own is not looked into, nor are panoptic outputs.
-    plain = isinstance(inner, GeneralizedRCNN) and type(inner).forward is GeneralizedRCNN.forward
+    plain = isinstance(inner, GeneralizedRCNN) and all(
+        getattr(type(inner), name) is getattr(GeneralizedRCNN, name) for name in ("forward", "inference")
+    )
     masks = plain and not isinstance(inner, PanopticFPN) and getattr(inner.roi_heads, "mask_on", False)
     return WithBoxMasks(inner) if masks else model

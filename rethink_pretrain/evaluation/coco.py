@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import create_small_table
 from faster_coco_eval import COCO, COCOeval_faster
+from pycocotools import mask as mask_util
 from tabulate import tabulate
 
 from ..errors import UserError
@@ -145,6 +146,11 @@ class RethinkCOCOEvaluator(COCOEvaluator):
                     f"A prediction on image {image_id} has class {k}, but {self._metadata.name} has "
                     f"{len(to_id)} classes, from 0. Set the model's NUM_CLASSES to {len(to_id)}."
                 )
+            if image_id not in self._coco_api.imgs:
+                raise UserError(
+                    f"A prediction on image {image_id}, which {self._metadata.name} does not have. "
+                    "Evaluate on the data set that the predictions are of."
+                )
             mapped.append({**result, "category_id": to_id[k]})
         return mapped
 
@@ -160,44 +166,45 @@ class RethinkCOCOEvaluator(COCOEvaluator):
             raise UserError(
                 f"Task {task!r} needs {field} in every prediction. Leave the task out, or predict it."
             )
-        if self._hotcoco_api is not None and results and self._hotcoco_agrees(results, task, img_ids):
-            params = self._prepare([], task, img_ids).params
-            if task == "keypoints":
-                _check_num_keypoints(results, len(params.kpt_oks_sigmas))
-            return run_hotcoco(self._hotcoco_api, results, params)
+        if self._hotcoco_api is not None:
+            coco_eval = self._run_hotcoco(results, task, img_ids)
+            if coco_eval is not None:
+                return coco_eval
         coco_eval = self._prepare(results, task, img_ids)
         coco_eval.run()
         return coco_eval
 
-    def _hotcoco_agrees(self, results: list[dict], task: str, img_ids: list[int] | None) -> bool:
-        """Whether both packages compute the same numbers on a sample of the images."""
-        chosen = sample(sorted(self._coco_api.imgs if img_ids is None else img_ids))
+    def _run_hotcoco(self, results: list[dict], task: str, img_ids: list[int] | None) -> Any | None:
+        """None where it fails, or finds other numbers than faster-coco-eval on a sample of the images."""
+        params = self._prepare([], task, img_ids).params
+        if task == "keypoints":
+            _check_num_keypoints(results, len(params.kpt_oks_sigmas))
+        found = {result["image_id"] for result in results}
+        # Images without results are all alike: a sample of them would prove nothing.
+        chosen = sample(
+            [i for i in sorted(self._coco_api.imgs if img_ids is None else img_ids) if i in found]
+        )
+        if not chosen:
+            return None
         wanted = set(chosen)
-        results = [r for r in results if r["image_id"] in wanted]
-        if not results:
-            return True
-        expected = self._prepare(results, task, chosen)
+        sampled = [result for result in results if result["image_id"] in wanted]
+        expected = self._prepare(sampled, task, chosen)
+        expected.run()
         try:
-            found = run_hotcoco(self._hotcoco_api, results, expected.params).stats
+            stats = run_hotcoco(self._hotcoco_api, sampled, expected.params).stats
+            if agree(stats, expected.stats):
+                return run_hotcoco(self._hotcoco_api, results, params)
         except Exception as error:
             logger.warning("hotcoco failed (%s: %s). AP comes from the other.", type(error).__name__, error)
-            return False
-        expected.run()
-        if agree(found, expected.stats):
-            return True
-        logger.warning(
-            "hotcoco and faster-coco-eval disagree in %s on %d images of %s: AP comes from the latter.",
-            task,
-            len(chosen),
-            self._metadata.name,
-        )
-        return False
+            return None
+        message = "hotcoco and faster-coco-eval disagree in %s on %d images of %s: AP comes from the latter."
+        logger.warning(message, task, len(chosen), self._metadata.name)
+        return None
 
     def _prepare(self, results: list[dict], task: str, img_ids: list[int] | None) -> COCOeval_faster:
         """The evaluation with its parameters set, before it runs. `results` stay as they are."""
         gt = self._coco_api
-        results = [_of_task(result, task) for result in results]  # they get more keys
-        dt = gt.loadRes(results) if results else COCO({**gt.dataset, "annotations": []})
+        dt = _load_results(gt, results, task)
         coco_eval = COCOeval_faster(gt, dt, task, print_function=lambda _: None)  # the tables below say it
         coco_eval.params.catIds = sorted(gt.getCatIds())
         if img_ids is not None:
@@ -205,7 +212,7 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         if task == "keypoints":
             if self._kpt_oks_sigmas:
                 coco_eval.params.kpt_oks_sigmas = np.array(self._kpt_oks_sigmas)
-            _check_num_keypoints([*gt.anns.values(), *results], len(coco_eval.params.kpt_oks_sigmas))
+            _check_num_keypoints([*gt.anns.values(), *dt.anns.values()], len(coco_eval.params.kpt_oks_sigmas))
         else:
             coco_eval.params.maxDets = list(self._max_dets_per_image)
         return coco_eval
@@ -237,12 +244,17 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         logger.info("AP per category of %s:\n%s", self._metadata.name, table)
 
 
-def _of_task(result: dict, task: str) -> dict:
-    """A copy. COCO's code takes the area of a box, if there is one, for that of its mask."""
-    kept = dict(result)
-    if task == "segm":
-        kept.pop("bbox", None)
-    return kept
+def _load_results(gt: COCO, results: list[dict], task: str) -> COCO:
+    """`results`, of which copies get more keys, as annotations of the same images."""
+    if results and task != "segm":
+        return gt.loadRes([dict(result) for result in results])
+    # `loadRes` would take the area of a box, if there is one, for that of its mask; without one it takes
+    # several times as long as pycocotools' area, and finds boxes that nothing reads.
+    masks = [
+        {**result, "id": number, "iscrowd": 0, "area": int(mask_util.area(result["segmentation"]))}
+        for number, result in enumerate(results, 1)
+    ]
+    return COCO({**gt.dataset, "annotations": masks})
 
 
 def _check_num_keypoints(annotations: list[dict], num_sigmas: int) -> None:

@@ -234,6 +234,23 @@ def test_lsj_drops_objects_outside_the_crop(cfg, tmp_path):
     assert counts - {2}  # some crops lose an object, and none gives an empty box
 
 
+@pytest.mark.parametrize("iscrowd", [None, 1])
+def test_lsj_of_an_image_without_objects(cfg, tmp_path, iscrowd):
+    cfg.RETHINK.AUGMENTATION = "lsj"
+    record = make_record(tmp_path)
+    record["annotations"] = [{**each, "iscrowd": 1} for each in record["annotations"] if iscrowd]
+    for seed in range(5):
+        assert len(call_seeded(RethinkDatasetMapper(cfg, True), record, seed)["instances"]) == 0
+
+
+def test_lsj_of_objects_without_masks_is_told(cfg, tmp_path):
+    cfg.RETHINK.AUGMENTATION = "lsj"
+    record = make_record(tmp_path)
+    for each in record["annotations"]:
+        del each["segmentation"]
+    assert "image id 1: " in (told := refused(cfg, record)) and "its objects have no masks" in told
+
+
 def test_lsj_pads_raw_images_with_the_mean(cfg, tmp_path):
     cfg.RETHINK.AUGMENTATION, cfg.RETHINK.LSJ_SCALE = "lsj", (0.5, 0.5)
     cfg.INPUT.FORMAT, cfg.MODEL.PIXEL_MEAN = "RAW", [1000.0, 3000.0]

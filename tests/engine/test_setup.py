@@ -1,6 +1,7 @@
 import argparse
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,13 @@ def test_evaluation_of_nothing_is_refused(short_cfg):
         prepare(short_cfg, "a.yaml", eval_only=True)
     short_cfg.MODEL.WEIGHTS = "model.pth"
     prepare(short_cfg, "a.yaml", eval_only=True)
+
+
+def test_a_package_for_evaluations_is_missed_before_training(short_cfg, monkeypatch):
+    short_cfg.RETHINK.SPEED.COCO_EVAL = "hotcoco"
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    with pytest.raises(UserError, match="`pip install hotcoco`"):
+        prepare(short_cfg, "a.yaml")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -5,6 +5,7 @@ import pycocotools.mask as mask_util
 import pytest
 import torch
 from detectron2.layers.mask_ops import paste_masks_in_image
+from detectron2.modeling import GeneralizedRCNN
 from detectron2.structures import Boxes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,3 +108,7 @@ def test_the_wrapper_follows_the_mode_of_its_model_and_leaves_others_alone(short
     assert not compact.eval().model.training
     model.roi_heads.mask_on = False
     assert with_box_masks(model) is model
+    for method in ("forward", "inference"):
+        model = Trainer.build_model(short_cfg)
+        model.__class__ = type("Own", (GeneralizedRCNN,), {method: lambda *args: None})
+        assert with_box_masks(model) is model

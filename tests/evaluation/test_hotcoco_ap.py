@@ -1,8 +1,9 @@
-"""When hotcoco's numbers are believed, on boxes found perfectly in one image."""
+"""When hotcoco's numbers are believed, on boxes of which one is found perfectly."""
 
 import json
 import logging
 import sys
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ NAME = "hotcoco_ap_test"
 @pytest.fixture
 def dataset(tmp_path):
     data = {
-        "images": [{"id": 1, "height": 60, "width": 60, "file_name": "1.jpg"}],
+        # More than are sampled; a single one has a detection.
+        "images": [{"id": i, "height": 60, "width": 60, "file_name": f"{i}.jpg"} for i in range(1, 301)],
         "annotations": [
             {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 20], "area": 400, "iscrowd": 0}
         ],
@@ -36,16 +38,17 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def evaluate(dataset, caplog, monkeypatch):
-    """() -> AP by an evaluator that asks for hotcoco, after one perfect detection."""
+    """(images) -> AP by an evaluator that asks for hotcoco, one detection on each, right on the first."""
     pytest.importorskip("hotcoco")
     monkeypatch.setattr(logging.getLogger("rethink_pretrain"), "propagate", True)
 
-    def _evaluate() -> float:
+    def _evaluate(images: Sequence[int] = (1,)) -> float:
         evaluator = RethinkCOCOEvaluator(dataset, tasks=("bbox",), ap_by="hotcoco")
         evaluator.reset()
         boxes, scores, classes = torch.tensor([[10.0, 10, 30, 30]]), torch.tensor([0.9]), torch.tensor([0])
         found = Instances((60, 60), pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
-        evaluator.process([{"image_id": 1}], [{"instances": found}])
+        for image_id in images:
+            evaluator.process([{"image_id": image_id}], [{"instances": found}])
         return evaluator.evaluate()["bbox"]["AP"]
 
     return _evaluate
@@ -76,6 +79,26 @@ def test_a_failure_falls_back_with_a_warning(evaluate, caplog, monkeypatch):
     monkeypatch.setattr(coco, "run_hotcoco", fail)
     assert evaluate() == pytest.approx(100)
     assert "hotcoco failed (ValueError: odd ground truth)" in caplog.text
+
+
+def test_a_failure_on_all_images_falls_back_too(evaluate, caplog, monkeypatch):
+    def fail(ground_truth, results, params):
+        if len(params.imgIds) > hotcoco_ap.NUM_SAMPLED:
+            raise ValueError("odd ground truth")
+        return hotcoco_ap.run_hotcoco(ground_truth, results, params)
+
+    monkeypatch.setattr(coco, "run_hotcoco", fail)
+    assert evaluate(range(1, 201)) == pytest.approx(100)
+    assert "hotcoco failed (ValueError: odd ground truth)" in caplog.text
+
+
+def test_the_sample_is_of_images_with_detections(evaluate, caplog, monkeypatch):
+    class Wrong:
+        stats = [0.5] * 12
+
+    monkeypatch.setattr(coco, "run_hotcoco", lambda *args: Wrong())
+    assert evaluate([150]) == 0  # a false one; all objects are in image 1
+    assert "disagree in bbox on 1 images" in caplog.text
 
 
 def test_a_missing_package_and_a_wrong_name_are_told(dataset, monkeypatch):
