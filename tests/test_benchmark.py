@@ -171,7 +171,7 @@ def test_unknown_part(settings):
         measure("speed", settings)
 
 
-@pytest.mark.parametrize("part", ["loader", "eval", "masks", "subset", "norm"])
+@pytest.mark.parametrize("part", ["loader", "eval", "masks", "layers", "subset", "norm"])
 def test_parts(settings, part):
     """Each asserts by itself that stock and ours come to the same."""
     result = measure(part, settings)

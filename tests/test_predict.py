@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY, SHORT_RUN, TOY_CONFIG
 from PIL import Image
 from pycocotools.coco import COCO
@@ -51,6 +52,16 @@ def save(tmp_path):
 @pytest.fixture
 def run(datasets, save):
     return save(load_config(TOY_CONFIG, opts=[*SHORT_RUN, *ALL_SCORES, "SEED", "1"]))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_precision_of_training(datasets, run, precision):
+    predictor = Predictor(load_config(run / "config.yaml", opts=["RETHINK.SPEED.PRECISION", precision]), run)
+    seen = []
+    hook = lambda *_: seen.append(torch.is_autocast_enabled("cpu"))  # noqa: E731
+    predictor._model.register_forward_pre_hook(hook)
+    predictor(next((datasets / "toy" / "val").iterdir()), 1)
+    assert seen == [precision == "bf16"]
 
 
 def test_predictions_are_those_of_the_evaluation(datasets, run, tmp_path):

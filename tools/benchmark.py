@@ -17,7 +17,7 @@ from pathlib import Path
 from rethink_pretrain.command_line import tool
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("train", "loader", "eval", "masks", "subset", "startup", "memory", "norm")
+PARTS = ("train", "loader", "eval", "masks", "layers", "subset", "startup", "memory", "norm")
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,14 +35,14 @@ def parse_args() -> argparse.Namespace:
     add("--steps", type=int, metavar="N", help="of the train part, for each contestant")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--full", action="store_true", help="the sizes and rounds of results/bench: half an hour"
+        "--full", action="store_true", help="the sizes and rounds of results/bench: three quarters of an hour"
     )
     size.add_argument("--tiny", action="store_true", help="as little as possible, to see whether all runs")
     add("--opts", nargs="*", default=[], metavar="KEY VALUE", help="of the config of the train part")
     args = parser.parse_args()
     if args.figure and not args.against:
         parser.error("--figure draws ratios, which need --against stock")
-    if min(args.images_per_batch or 1, args.steps or 1) < 1:
+    if any(number is not None and number < 1 for number in (args.images_per_batch, args.steps)):
         parser.error("--images-per-batch and --steps are 1 or more")
     return args
 

@@ -17,11 +17,20 @@ def speed_up(optimizer: torch.optim.SGD) -> torch.optim.SGD:
     def choose(optimizer: torch.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
             group.update(options)
+        _lay_out_momentum(optimizer)
 
     choose(optimizer)
     optimizer.register_load_state_dict_post_hook(choose)
     optimizer.register_step_pre_hook(_start_momentum)
     return optimizer
+
+
+def _lay_out_momentum(optimizer: torch.optim.SGD) -> None:
+    """Like the weights, which may have lain otherwise when it was saved: the fused kernel goes by memory."""
+    for parameter, state in optimizer.state.items():
+        momentum = state.get("momentum_buffer")
+        if momentum is not None and momentum.stride() != parameter.stride():
+            state["momentum_buffer"] = torch.empty_like(parameter, requires_grad=False).copy_(momentum)
 
 
 def _start_momentum(optimizer: torch.optim.SGD, args, kwargs) -> None:

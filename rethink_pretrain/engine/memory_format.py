@@ -53,8 +53,8 @@ def choose_memory_format(backbone: nn.Module, shape: tuple[int, int, int], preci
                 times.append(_time_pass(twin, shape, precision))
             if step >= _WARMUP and time.perf_counter() - start > _BUDGET:
                 break
-    medians = {name: statistics.median(times[_WARMUP:] or [0.0]) for name, times in seconds.items()}
-    choice = comm.all_gather(min(medians, key=medians.get))[0]
+    medians = comm.all_gather({name: statistics.median(t[_WARMUP:]) for name, t in seconds.items() if t})[0]
+    choice = min(medians, key=medians.get)
     logger.info(
         "RETHINK.SPEED.MEMORY_FORMAT %s: a pass of the backbone takes %s.",
         *(choice, ", ".join(f"{value:.3f} s in {name}" for name, value in medians.items())),
@@ -72,7 +72,9 @@ def _time_pass(backbone: nn.Module, shape: tuple[int, int, int], precision: str)
     start = time.perf_counter()
     with autocast(device, precision):
         maps = backbone(image)
-    sum(features.float().mean() for features in maps.values()).backward()
+    total = sum(features.float().mean() for features in maps.values())
+    if total.requires_grad:  # as it does not where all of the backbone is frozen
+        total.backward()
     _wait_for(device)
     return time.perf_counter() - start
 

@@ -17,17 +17,21 @@ logger = logging.getLogger(__name__)
 
 # Their outputs are logits and box deltas, from which losses, decoded boxes and NMS are computed.
 _HEADS = (StandardRPNHead, RetinaNetHead, FastRCNNOutputLayers)
-_PREDICTORS = ("predictor", "score_lowres")  # the same of the mask, keypoint and segmentation heads
+# The same of the mask, keypoint and segmentation heads, and of the classifier.
+_PREDICTORS = ("predictor", "score_lowres", "linear")
 
 _KNOWN = ("fp32", "bf16")
 
 
-def settle_precision(cfg: CfgNode, device: torch.device) -> None:
-    """In the place of "auto", what the run in OUTPUT_DIR has; of a new one, bf16 where `device` has it."""
+def settle_precision(cfg: CfgNode, device: str, *, goes_on: bool = False) -> None:
+    """In the place of "auto", bf16 where `device` has it; of a run that `goes_on`, what OUTPUT_DIR tells."""
     if cfg.RETHINK.SPEED.PRECISION != "auto":
         return
-    before = written_keys(cfg.OUTPUT_DIR).get("RETHINK.SPEED.PRECISION")
-    cfg.RETHINK.SPEED.PRECISION = before if before in _KNOWN else _KNOWN[has_bf16(device)]
+    if goes_on:  # one that tells none is older than the key
+        before = written_keys(cfg.OUTPUT_DIR).get("RETHINK.SPEED.PRECISION")
+        cfg.RETHINK.SPEED.PRECISION = before if before in _KNOWN else "fp32"
+    else:
+        cfg.RETHINK.SPEED.PRECISION = _KNOWN[has_bf16(torch.device(device))]
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -50,9 +54,10 @@ def autocast(device: torch.device, precision: str, *, fp16: bool = False) -> tor
 
 
 def prepare_for(precision: str, model: nn.Module) -> nn.Module:
-    """`model` itself, which for "bf16" keeps logits and RoIs fp32, as norms do with their statistics.
+    """`model` itself, which for "bf16" hands on logits as fp32 and keeps RoIs fp32.
 
-    The host rounds RoIs to the type of the features: in bf16 to multiples of 4 px beyond 512 px.
+    So losses, softmax and boxes are computed in fp32, of logits that the last layer has rounded to bf16. The
+    host rounds RoIs to the type of the features: in bf16 to multiples of 4 px beyond 512 px.
     """
     if precision != "bf16":
         return model

@@ -21,6 +21,7 @@ from ..data.images import RAW
 from ..errors import UserError
 from ..files import write_json
 from ..progress import track
+from .precision import autocast
 from .setup import register_datasets
 from .trainer import Trainer
 
@@ -45,6 +46,7 @@ class Predictor:
         categories = describe_categories(cfg)  # first: the number of classes can follow from the data
         self.names = {category["id"]: category["name"] for category in categories}
         self._skeletons = {c["id"]: c["skeleton"] for c in categories if c.get("skeleton")}
+        self._precision = "bf16" if cfg.RETHINK.SPEED.PRECISION == "bf16" else "fp32"  # of its training
         self._model = Trainer.build_model(cfg)
         _load_weights(self._model, cfg.MODEL.WEIGHTS, run, cfg.RETHINK.TRUST_PICKLE)
         self._model.eval()
@@ -59,7 +61,7 @@ class Predictor:
         """
         record = self._mapper({"file_name": str(path), "image_id": image_id})
         pixels = as_rgb(read_image(str(path), self._shown))
-        with torch.no_grad():
+        with torch.no_grad(), autocast(self._model.device, self._precision):
             (output,) = self._model([record])
         ids = list(self.names)
         results = instances_to_coco_json(output["instances"].to("cpu"), image_id)

@@ -16,6 +16,8 @@ from detectron2.utils.events import EventStorage
 from ..errors import UserError
 from ..files import write_json
 from ..progress import progress
+from .memory_format import apply_memory_format
+from .precision import settle_precision
 from .setup import pick_device, register_datasets
 from .train_loop import TrainLoop
 from .trainer import Trainer
@@ -150,8 +152,10 @@ def _for_steps(cfg: CfgNode, batch: int) -> CfgNode:
 
 
 def _build_loop(cfg: CfgNode, loader: Loader, batch: int) -> TrainLoop:
+    settle_precision(cfg, pick_device(cfg.MODEL.DEVICE))
     model = Trainer.build_model(cfg)
     model.train()
+    cfg = apply_memory_format(cfg, model)
     optimizer = Trainer.build_optimizer(cfg, model)
     return TrainLoop(
         model,

@@ -81,7 +81,9 @@ def complete(cfg: CfgNode, config_file: str, processes: Processes = ONE_PROCESS)
         cfg.OUTPUT_DIR = f"output/{Path(config_file).stem}"
     scale_to(cfg, processes.total)
     register_datasets(cfg)
-    settle_precision(cfg, torch.device(_device(cfg.MODEL.DEVICE)))
+    device = _device(cfg.MODEL.DEVICE)
+    if not device.startswith("cuda") or torch.cuda.is_available():  # else "auto" stays: it cannot run here
+        settle_precision(cfg, device, goes_on=bool(_traces_of_run(Path(cfg.OUTPUT_DIR))))
 
 
 def _same_job(output: Path) -> bool:
@@ -207,6 +209,10 @@ def pick_device(device: str) -> str:
 
 def _device(name: str) -> str:
     if name != "auto":
+        try:
+            torch.device(name)
+        except RuntimeError:
+            raise UserError(f"MODEL.DEVICE {name!r} is none: choose auto, cpu, cuda or cuda:N.") from None
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -235,13 +241,18 @@ def _check_output_dir(output: Path, resume: bool) -> None:
     folder = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise _unwritable(output, f"{str(folder)!r} is no folder to write into")
-    files = [*(output / name for name in ("last_checkpoint", "metrics.json")), *output.glob("model_*.pth")]
-    traces = [file.name for file in files if file.exists() and file.stat().st_size > 0]
+    traces = _traces_of_run(output)
     if traces and not resume:
         raise UserError(
             f"{str(output)!r} already holds a run ({', '.join(traces)}). Continue it with --resume, "
             "or choose another folder with OUTPUT_DIR."
         )
+
+
+def _traces_of_run(output: Path) -> list[str]:
+    """Names of the files that say that training has begun there."""
+    files = [*(output / name for name in ("last_checkpoint", "metrics.json")), *output.glob("model_*.pth")]
+    return [file.name for file in files if file.exists() and file.stat().st_size > 0]
 
 
 def _unwritable(output: str | Path, reason: str) -> UserError:

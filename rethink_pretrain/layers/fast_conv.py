@@ -176,7 +176,14 @@ def _cut_up(sheet: Tensor, shape: torch.Size) -> Tensor:
         return sheet
     count, _, height, width = shape
     places = sheet[0].unflatten(2, (-1, width + 1)).unflatten(1, (-1, height + 1))
-    return places[:, :, :height, :, :width].permute(1, 3, 0, 2, 4).flatten(0, 1)[:count]
+    places = places[:, :, :height, :, :width].permute(1, 3, 0, 2, 4)  # rows, columns, K, H, W
+    columns = places.shape[1]
+    full, rest = divmod(count, columns)
+    maps = sheet.new_empty(count, *places.shape[2:])  # no view of the sheet: what follows may work in place
+    maps[: full * columns].unflatten(0, (full, columns)).copy_(places[:full])
+    if rest:
+        maps[full * columns :] = places[full, :rest]
+    return maps
 
 
 def _needs_sheet(shape: torch.Size) -> bool:

@@ -32,13 +32,6 @@ def group_norm_relu(
     return _group_norm(x, groups, weight, bias, eps, residual, relu=True)
 
 
-def group_norm(
-    x: torch.Tensor, groups: int, weight: torch.Tensor, bias: torch.Tensor, eps: float = 1e-5
-) -> torch.Tensor:
-    """GroupNorm(x), (N, C, H, W), N may be 0. In x's dtype."""
-    return _group_norm(x, groups, weight, bias, eps, None, relu=False)
-
-
 class FusedGroupNorm(nn.GroupNorm):
     """The GroupNorm `norm`, with its own parameters, and with `relu` the ReLU behind it."""
 
@@ -108,7 +101,8 @@ def _group_norm(x, groups, weight, bias, eps, residual, relu):
         x = _dense(x)
         if residual is not None:
             residual = residual.contiguous(memory_format=_memory_format(x))
-        return TritonGroupNorm.apply(x, residual, weight, bias, groups, eps, relu)
+        with torch.cuda.device(x.device):  # Triton launches on the current one
+            return TritonGroupNorm.apply(x, residual, weight, bias, groups, eps, relu)
     return _plain(F.group_norm(x, groups, weight, bias, eps), residual, relu)
 
 

@@ -10,6 +10,9 @@ import torch
 from detectron2.layers import ROIAlign
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.utils import _pair
+
+_WIDEST = 12.0  # px of a bin
 
 
 def use_fast_roi_align(model: nn.Module) -> None:
@@ -27,7 +30,17 @@ class PixelSumROIAlign(ROIAlign):
         plain = input.device.type != "cpu" or input.dtype != torch.float32 or torch.jit.is_tracing()
         if plain or not len(rois):
             return super().forward(input, rois)
-        return self._sum_pixels(input, rois.detach().to(input.dtype))
+        rois = rois.detach().to(input.dtype)
+        # A bin takes room for the highest and the widest one: a single pole or wire would cost all of them.
+        bins = torch.tensor(_pair(self.output_size)).flip(0)
+        wide = ((rois[:, 3:] - rois[:, 1:3]) * self.spatial_scale / bins).amax(1) > _WIDEST
+        if not wide.any():
+            return self._sum_pixels(input, rois)
+        if wide.all():
+            return super().forward(input, rois)
+        parts = [super().forward(input, rois[wide]), self._sum_pixels(input, rois[~wide])]
+        order = torch.cat([wide.nonzero(), (~wide).nonzero()]).flatten().argsort()
+        return torch.cat(parts)[order]
 
     def _sum_pixels(self, x: Tensor, rois: Tensor) -> Tensor:
         channels, height, width = x.shape[1:]
@@ -35,7 +48,7 @@ class PixelSumROIAlign(ROIAlign):
         starts, sizes = corners[:, :2], corners[:, 2:] - corners[:, :2]
         if not self.aligned:
             sizes = sizes.clamp(min=1.0)
-        bins_y, bins_x = self.output_size
+        bins_y, bins_x = _pair(self.output_size)
         rows, row_weights = _spread(starts[:, 1], sizes[:, 1], bins_y, height, self.sampling_ratio)
         columns, column_weights = _spread(starts[:, 0], sizes[:, 0], bins_x, width, self.sampling_ratio)
         rows += rois[:, 0].long()[:, None, None] * height

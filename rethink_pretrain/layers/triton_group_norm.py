@@ -180,7 +180,7 @@ class _Layout:
 
 
 class TritonGroupNorm(torch.autograd.Function):
-    """`apply(x, residual, weight, bias, groups, eps, relu)`; see `fused_norm.group_norm`.
+    """`apply(x, residual, weight, bias, groups, eps, relu)`; see `fused_norm.group_norm_relu`.
 
     `x` (N, C, H, W), N >= 1, dense in NCHW or NHWC; `residual` None or of x's shape and layout. Keeps x and
     two numbers per group for the backward pass, and y where there is a residual.

@@ -56,5 +56,4 @@ def mask_targets(instances: list[Instances], size: int) -> Tensor:
     if all(isinstance(each, PolygonMasks) for each in masks):
         polygons = [polygons for each in masks for polygons in each.polygons]
         return rasterize_polygons(polygons, torch.cat(boxes), size)
-    crops = [m.crop_and_resize(b, size).to(b.device) for m, b in zip(masks, boxes, strict=True)]
-    return torch.cat([crop if crop.dtype == torch.bool else crop > 0.5 for crop in crops])
+    return torch.cat([m.crop_and_resize(b, size).to(b.device) for m, b in zip(masks, boxes, strict=True)])

@@ -7,6 +7,8 @@ import torch
 
 from rethink_pretrain.engine import Trainer
 
+FORMATS = (torch.contiguous_format, torch.channels_last)
+
 
 def build(cfg, model, fused: bool) -> torch.optim.Optimizer:
     cfg.RETHINK.SPEED.FUSED_SGD = fused
@@ -17,7 +19,8 @@ def steps(model, optimizer, seeds) -> None:
     for seed in seeds:
         generator = torch.Generator().manual_seed(seed)
         for parameter in model.parameters():
-            parameter.grad = torch.randn(parameter.shape, generator=generator)
+            gradient = torch.randn(parameter.shape, generator=generator)
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
         optimizer.step()
 
 
@@ -44,6 +47,19 @@ def test_twenty_steps_are_those_of_the_plain_optimizer(short_cfg, model, clip):
     assert not any(group["fused"] for group in plain.param_groups)
     steps(model, plain, range(20))
     steps(twin, fused, range(20))
+    assert_close(model, twin)
+
+
+@pytest.mark.parametrize("formats", [FORMATS, FORMATS[::-1]])
+def test_a_run_resumes_in_another_memory_format(short_cfg, model, formats):
+    twin = copy.deepcopy(model)
+    steps(model, build(short_cfg, model, False), range(6))
+    half = build(short_cfg, twin.to(memory_format=formats[0]), True)
+    steps(twin, half, range(3))
+    state = copy.deepcopy(half.state_dict())
+    resumed = build(short_cfg, twin.to(memory_format=formats[1]), True)
+    resumed.load_state_dict(state)
+    steps(twin, resumed, range(3, 6))
     assert_close(model, twin)
 
 

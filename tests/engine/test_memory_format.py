@@ -70,6 +70,11 @@ def test_timing_leaves_the_backbone_as_it_was(short_cfg, precision):
     assert all(p.grad is None and p.is_contiguous() for p in backbone.parameters())
 
 
+def test_a_frozen_backbone(short_cfg):
+    backbone = Trainer.build_model(short_cfg).backbone.requires_grad_(False)
+    assert choose_memory_format(backbone, (3, 64, 64), "fp32") in ("contiguous", "channels_last")
+
+
 def choose_as(rank: int, fast: tuple[str, str], cfg) -> tuple[str, bool]:
     """On a clock that finds fast[rank] faster: the format in the config, and whether weights are NHWC."""
     model = nn.Module()

@@ -117,15 +117,22 @@ def test_auto_is_what_the_device_computes(short_cfg, monkeypatch, tmp_path):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda can=can: can, raising=False)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
         settled = short_cfg.clone()
-        settle_precision(settled, CPU)
+        settle_precision(settled, "cpu")
         assert expected == settled.RETHINK.SPEED.PRECISION
     (tmp_path / "config.yaml").write_text("RETHINK: {SPEED: {PRECISION: bf16}}")
-    settle_precision(short_cfg, CPU)
+    new, old = short_cfg.clone(), short_cfg.clone()
+    settle_precision(new, "cpu")  # the file is of an evaluation, or of a start that failed
+    assert new.RETHINK.SPEED.PRECISION == "fp32"
+    settle_precision(short_cfg, "cpu", goes_on=True)
     assert short_cfg.RETHINK.SPEED.PRECISION == "bf16"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    (tmp_path / "config.yaml").write_text("RETHINK: {SPEED: {}}")  # of before there was the key
+    settle_precision(old, "cpu", goes_on=True)
+    assert old.RETHINK.SPEED.PRECISION == "fp32"
 
 
 def test_a_chosen_precision_stays(short_cfg, tmp_path):
     short_cfg.OUTPUT_DIR = str(tmp_path)
     (tmp_path / "config.yaml").write_text("RETHINK: {SPEED: {PRECISION: bf16}}")
-    settle_precision(short_cfg, CPU)
+    settle_precision(short_cfg, "cpu")
     assert short_cfg.RETHINK.SPEED.PRECISION == "fp32"

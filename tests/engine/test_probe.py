@@ -52,6 +52,20 @@ def test_a_step_is_a_training_step(short_cfg, monkeypatch):
     )
 
 
+def test_auto_is_settled_as_in_training(short_cfg, monkeypatch):
+    """Precision and memory format, which make the time of a step."""
+    loops = []
+    real = TrainLoop.run_step
+    monkeypatch.setattr(TrainLoop, "run_step", lambda loop: (loops.append(loop), real(loop))[1])
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    short_cfg.RETHINK.SPEED.PRECISION = "auto"
+    short_cfg.RETHINK.SPEED.MEMORY_FORMAT = "channels_last"
+    probe(short_cfg, RandomImages(short_cfg, 1, (64, 96), 3), 1, warmup=0, steps=1)
+    weight = next(p for p in loops[0].model.parameters() if p.dim() == 4 and p.shape[2] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_random_images_are_those_of_the_mapper(short_cfg):
     batch = next(iter(RandomImages(short_cfg, 3, (40, 80), 5)))
     assert len(batch) == 3 and not torch.equal(batch[0]["image"], batch[1]["image"])

@@ -146,9 +146,17 @@ def test_a_package_for_evaluations_is_missed_before_training(short_cfg, monkeypa
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_cuda_without_a_gpu_is_refused_and_auto_is_the_cpu(short_cfg):
     short_cfg.MODEL.DEVICE = "cuda"
-    with pytest.raises(UserError, match="no GPU is visible"):
-        prepare(short_cfg, "a.yaml")
+    for precision in ("fp32", "auto"):
+        short_cfg.RETHINK.SPEED.PRECISION = precision
+        with pytest.raises(UserError, match="no GPU is visible"):
+            prepare(short_cfg, "a.yaml")
     assert pick_device("auto") == "cpu" and pick_device("meta") == "meta"
+
+
+def test_an_unknown_device_is_refused(short_cfg):
+    short_cfg.MODEL.DEVICE = "gpu"
+    with pytest.raises(UserError, match="'gpu' is none: choose auto, cpu"):
+        prepare(short_cfg, "a.yaml")
 
 
 def test_unknown_data_set_lists_the_registered_ones(short_cfg):

@@ -41,6 +41,25 @@ def test_3x3_against_float64(shape):
         assert (ours - exact).abs().max() < 2e-4 * exact.abs().max()
 
 
+@needs_nnpack
+@pytest.mark.parametrize("images", [1, 2, 7])
+def test_what_follows_may_work_in_place(images):
+    torch.manual_seed(0)
+    x, weight = torch.randn(images, 128, 14, 9), torch.randn(128, 128, 3, 3) / 34
+
+    def ours(x, weight, bias):
+        y = conv3x3(x, weight, bias)
+        y += 1
+        return F.relu_(y)
+
+    def exact(x, weight, bias):
+        return F.relu(F.conv2d(x, weight, bias, padding=1) + 1)
+
+    found, expected = (results(f, x, weight, torch.zeros(128), torch.float32) for f in (ours, exact))
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-3, atol=1e-3)
+    assert (found[2] - expected[2]).norm() < 1e-2 * expected[2].norm()  # near 0 a ReLU may differ
+
+
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_1x1_against_float64(with_bias):
     torch.manual_seed(0)

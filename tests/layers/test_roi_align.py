@@ -54,6 +54,18 @@ def test_it_is_torchvisions(aligned, sampling_ratio, output_size):
     torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("only", [slice(None), slice(0, 1)])
+def test_wide_bins_among_narrow_ones(only):
+    """A wire and a pole, which have bins of 20 and of 15 px, between boxes of usual size."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 120, 150)
+    rois = [[0, 2, 3, 142, 7], [1, 9, 9, 60, 50], [1, 20, 5, 23, 110], [0, 1, 1, 30, 40]]
+    rois = torch.tensor(rois, dtype=torch.float32)[only]
+    (ours, our_gradient), (theirs, their_gradient) = both((7, 1.0, 0, True), x, rois)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-4, atol=1e-4)
+
+
 def test_by_hand():
     """One bin of 2 x 2 px has four samples, each amid of a pixel's square: their mean."""
     x = torch.arange(16.0).view(1, 1, 4, 4)

@@ -25,6 +25,7 @@ PARTS = {
     "subset": "subset",
     "loader": "loader",
     "masks": "masks",
+    "layers": "layers",
     "norm": "norm",
     "train": "train",
     "eval": "average_precision",

@@ -29,6 +29,8 @@ class Settings:
     encoded_images: int = 4  # of 100 masks
     mask_rois: int = 512
     mask_rounds: int = 7
+    layer_maps: int = 3  # sizes of map, of those that there are
+    layer_rounds: int = 5
     json_images: int = 30_000
     json_rounds: int = 1
     startup_rounds: int = 2
@@ -36,11 +38,14 @@ class Settings:
     memory_workers: int = 4
 
     def full(self) -> "Settings":
-        """The sizes and rounds of results/bench: half an hour."""
+        """The sizes and rounds of results/bench: three quarters of an hour."""
         return replace(
             self,
             toy_steps=30,
+            large_steps=11,
             eval_mask_images=self.eval_images,
+            eval_rounds=3,
+            json_rounds=3,
             startup_rounds=5,
             json_images=118_287,  # of train2017
             train_budget=math.inf,
@@ -62,6 +67,8 @@ class Settings:
             encoded_images=1,
             mask_rois=64,
             mask_rounds=2,
+            layer_maps=1,
+            layer_rounds=1,
             json_images=200,
             startup_rounds=1,
             memory_iterations=40,

@@ -12,6 +12,7 @@ from ...config import load_config
 from ...data.datasets.toy import make_toy_dataset
 from .rows import STOCK, limit_row, speed_row, time_by_turns
 from .settings import Settings
+from .stock import stock_config
 
 # Prints seconds: in one process, because the host's import takes now one second more and now one less.
 _IMPORTS = """
@@ -120,14 +121,8 @@ def _toy_config(settings: Settings) -> tuple[Path, list[str]]:
 
 def _host_yaml(cfg: CfgNode) -> str:
     """`cfg` without keys and parts of ours."""
-    host = get_cfg()
-    known = yaml.safe_load(host.dump())
-    kept = _only_known(yaml.safe_load(cfg.dump()), known)
-    kept["MODEL"]["BACKBONE"]["NAME"] = "build_resnet_fpn_backbone"
-    kept["MODEL"]["PROPOSAL_GENERATOR"]["NAME"] = "RPN"
-    kept["MODEL"]["ROI_BOX_HEAD"]["NAME"] = "FastRCNNConvFCHead"
-    kept["MODEL"]["ROI_MASK_HEAD"]["NAME"] = "MaskRCNNConvUpsampleHead"
-    return yaml.safe_dump(kept)
+    known = yaml.safe_load(get_cfg().dump())
+    return yaml.safe_dump(_only_known(yaml.safe_load(stock_config(cfg).dump()), known))
 
 
 def _only_known(values: dict, known: dict) -> dict:

@@ -29,7 +29,7 @@ def stock_config(cfg: CfgNode) -> CfgNode:
 
 
 def build_stock_model(cfg: CfgNode) -> nn.Module:
-    """Mask R-CNN of the host's parts that `cfg` (see `stock_config`) describes, with its weights."""
+    """Mask R-CNN of the host's parts that `cfg` (see `stock_config`) describes, with random weights."""
     backbone = _build_backbone(cfg)
     model = GeneralizedRCNN(
         backbone=backbone,

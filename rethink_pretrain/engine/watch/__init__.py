@@ -36,7 +36,8 @@ def build_watch_hooks(cfg: CfgNode, checkpointer: RethinkCheckpointer) -> list[H
         ret.append(BestCheckpoint(watch.BEST_METRIC, checkpointer))
     if watch.VAL_LOSS_IMAGES:
         # In all processes, each of which computes its share.
-        ret.append(ValidationLoss(build_loader(cfg, names[0], watch.VAL_LOSS_IMAGES), period))
+        load = build_loader(cfg, names[0], watch.VAL_LOSS_IMAGES)
+        ret.append(ValidationLoss(load, period, cfg.RETHINK.SPEED.PRECISION))
     if main:
         ret.append(Trend(cfg.OUTPUT_DIR, cfg.SOLVER.IMS_PER_BATCH, watch.EXPECTED))
     if main and watch.IMAGES and names:

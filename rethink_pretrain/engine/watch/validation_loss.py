@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...data import RethinkDatasetMapper, build_augmentations
+from ..precision import autocast
 from ..unwrap import unwrap
 
 Batches = Iterable[list[dict[str, Any]]]
@@ -33,9 +34,12 @@ class ValidationLoss(HookBase):
     of which takes its share of the images.
     """
 
-    def __init__(self, load: Callable[[], Batches], eval_period: int):
-        """`load` gives this process's batches, of one image each; `eval_period` 0 is at the end alone."""
-        self._load, self._period = load, eval_period
+    def __init__(self, load: Callable[[], Batches], eval_period: int, precision: str = "fp32"):
+        """`load` gives this process's batches, of one image each; `eval_period` 0 is at the end alone.
+
+        `precision` is that of training: "fp32" or "bf16".
+        """
+        self._load, self._period, self._precision = load, eval_period, precision
 
     def after_step(self) -> None:
         """In the iterations of the host's EvalHook."""
@@ -49,7 +53,9 @@ class ValidationLoss(HookBase):
             self._measure()
 
     def _measure(self) -> None:
-        sums, count = sum_losses(unwrap(self.trainer.model), self._load(), self.trainer.iter)
+        model = unwrap(self.trainer.model)
+        with autocast(next(model.parameters()).device, self._precision):
+            sums, count = sum_losses(model, self._load(), self.trainer.iter)
         parts = comm.all_gather((sums, count))
         count = sum(count for _, count in parts)
         if count and comm.is_main_process():

@@ -58,6 +58,20 @@ def test_means_at_evaluations(tmp_path):
     assert [at for _, at in loop.storage.history("val_loss/total_loss").values()] == [1, 4]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_precision_of_training(tmp_path, precision):
+    seen = []
+
+    class Spy(Toy):
+        def forward(self, batch):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(batch)
+
+    hook = ValidationLoss(lambda: [[3.0]], eval_period=0, precision=precision)
+    Loop([{}], [hook], tmp_path, model=Spy()).run()
+    assert seen == [precision == "bf16"]
+
+
 def test_images_of_all_processes_weigh_the_same(tmp_path, monkeypatch):
     """Another process had two images, losses 10 in all."""
 
