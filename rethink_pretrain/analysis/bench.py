@@ -62,7 +62,7 @@ def _rate(row: dict[str, Any], value: float | None) -> str:
 
 
 def _is_whole(row: dict[str, Any]) -> bool:
-    return row["unit"].split("/")[0] in ("evaluations", "readings", "starts")
+    return row["unit"].split("/")[0] in ("evaluations", "passes", "readings", "starts")
 
 
 def _limit_lines(row: dict[str, Any]) -> list[str]:

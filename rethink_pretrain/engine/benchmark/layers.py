@@ -13,7 +13,6 @@ from .settings import Settings
 
 _BOXES, _CHANNELS = 512, 256
 _MAPS = ((200, 304), (100, 152), (50, 76))  # rows and columns of R50-FPN's maps, of an image of 800x1216 px
-_CALLS = 3  # each of the gradients of both directions
 _TOLERANCE = 1e-3  # of the largest value: Winograd's sums are of other numbers
 
 
@@ -77,13 +76,5 @@ def _row(what: str, contestants: dict[str, Callable[[], list[Tensor]]], settings
     )
     assert difference <= _TOLERANCE, f"{what}: a difference of {difference} of the largest value"
     del found
-    seconds = time_by_turns({name: _many(call) for name, call in contestants.items()}, settings.layer_rounds)
-    return speed_row(what, seconds, work=_CALLS, unit="passes/s", largest_difference=difference)
-
-
-def _many(call: Callable[[], Any]) -> Callable[[], None]:
-    def run() -> None:
-        for _ in range(_CALLS):
-            call()
-
-    return run
+    seconds = time_by_turns(contestants, settings.layer_rounds)
+    return speed_row(what, seconds, unit="passes/s", largest_difference=difference)

@@ -30,7 +30,7 @@ class Settings:
     mask_rois: int = 512
     mask_rounds: int = 7
     layer_maps: int = 3  # sizes of map, of those that there are
-    layer_rounds: int = 5
+    layer_rounds: int = 3
     json_images: int = 30_000
     json_rounds: int = 1
     startup_rounds: int = 2
@@ -45,8 +45,8 @@ class Settings:
             large_steps=11,
             eval_mask_images=self.eval_images,
             eval_rounds=3,
-            json_rounds=3,
-            startup_rounds=5,
+            layer_rounds=9,
+            startup_rounds=7,
             json_images=118_287,  # of train2017
             train_budget=math.inf,
         )
