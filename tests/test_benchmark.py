@@ -201,11 +201,42 @@ def test_training_steps_of_the_toy_config(settings):
     from rethink_pretrain.engine.benchmark import train
 
     toy = train._cpu_workloads(settings)[0]
-    row = train._measure(settings, toy._replace(images=2))
+    (row,) = train._measure(settings, toy._replace(images=2))
     stock, ours = row["losses"]["stock"], row["losses"][train.PLAIN]
     assert set(stock) == {"loss_cls", "loss_box_reg", "loss_mask", "loss_rpn_cls", "loss_rpn_loc"}
     assert ours == pytest.approx(stock, rel=1e-3, abs=1e-6)
     assert set(row["ratios"]) == {train.PLAIN, train.FAST}
+
+
+def test_stock_in_fp16_has_a_row_of_its_own(settings, monkeypatch):
+    """As on a GPU: there both of the host's contestants run."""
+    from contextlib import contextmanager
+
+    from rethink_pretrain.engine.benchmark import train
+
+    class Fake:
+        def __init__(self, name):
+            self.seconds = {"stock": 6.0, "stock AMP": 4.0, train.PLAIN: 3.0, train.FAST: 2.0}[name]
+
+        def call(self, method, *args):
+            return self.seconds if method == "step" else {}
+
+    @contextmanager
+    def started(configs, register):
+        yield {name: Fake(name) for name in configs}
+
+    monkeypatch.setattr(train.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(train, "train_config", lambda *args: None)
+    monkeypatch.setattr(train, "started", started)
+    monkeypatch.setattr(train, "check_losses", lambda *args: {})
+    workload = train._cpu_workloads(settings)[0]._replace(title="steps", bars={train.FAST: 2.5})
+    whole, amp = train._measure(settings, workload)
+    assert {name: ratio["median"] for name, ratio in whole["ratios"].items()} == {
+        train.PLAIN: 2,
+        train.FAST: 3,
+    }
+    assert amp["ratios"][train.FAST]["median"] == 2 and amp["bars"] == {train.FAST: 1.5}
+    assert not [line for line in benchmark_table([whole, amp]) if "AMP" in line]
 
 
 def test_other_losses_stop_the_benchmark():
@@ -248,10 +279,29 @@ class TestTool:
         done = run_tool("benchmark.py", "masks", "--figure", "x.png")
         assert done.returncode == 2 and "--against stock" in done.stderr
 
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--json", "."], "--json: . is a folder. Name a file in it."),
+            (
+                ["--against", "stock", "--figure", "a.xyz"],
+                "--figure: a.xyz ends in none of .png, .pdf, .svg.",
+            ),
+        ],
+    )
+    def test_an_output_that_cannot_be(self, flags, message):
+        done = run_tool("benchmark.py", "norm", *flags)
+        assert done.returncode == 1 and done.stderr == f"error: {message}\n"
+
+    @pytest.mark.parametrize("flags", [["--steps", "0"], ["--images-per-batch", "0"]])
+    def test_counts_are_positive(self, flags):
+        done = run_tool("benchmark.py", "train", *flags)
+        assert done.returncode == 2 and "are 1 or more" in done.stderr
+
     @pytest.mark.parametrize("flag", ["--json", "--figure"])
     def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(self, tmp_path, flag):
         (tmp_path / "file").touch()
-        place = tmp_path / "file" / "below"
+        place = tmp_path / "file" / "below.png"
         done = run_tool("benchmark.py", "masks", "--against", "stock", flag, str(place))
         assert done.returncode == 1 and "Measuring" not in done.stderr
         assert f"error: {flag}: {place.parent} cannot be made" in done.stderr

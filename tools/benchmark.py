@@ -18,6 +18,7 @@ from rethink_pretrain.command_line import tool
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("train", "loader", "eval", "masks", "layers", "subset", "startup", "memory", "norm")
+FIGURES = (".png", ".pdf", ".svg")
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,10 +72,14 @@ def build_settings(args: argparse.Namespace, folder: Path):
     return settings
 
 
-def make_folders(args: argparse.Namespace) -> None:
-    """Those that are to be written into, before something is measured for them."""
+def check_outputs(args: argparse.Namespace) -> None:
+    """Refuse what cannot be written before it is measured, and make the folders."""
     from rethink_pretrain.errors import UserError
 
+    if args.json and args.part != "all" and args.json.is_dir():
+        raise UserError(f"--json: {args.json} is a folder. Name a file in it.")
+    if args.figure and args.figure.suffix not in FIGURES:
+        raise UserError(f"--figure: {args.figure} ends in none of {', '.join(FIGURES)}.")
     json_folder = args.json if args.json is None or args.part == "all" else args.json.parent
     for flag, folder in (("--json", json_folder), ("--figure", args.figure and args.figure.parent)):
         if folder is None:
@@ -94,7 +99,7 @@ def run(args: argparse.Namespace, folder: Path) -> None:
     from rethink_pretrain.engine.benchmark import measure
     from rethink_pretrain.files import write_json
 
-    make_folders(args)
+    check_outputs(args)
     settings = build_settings(args, folder)
     results = []
     for part in PARTS if args.part == "all" else [args.part]:

@@ -23,7 +23,7 @@ def plot_ratios(bars: Sequence[Bar], path: str | Path, title: str = "") -> None:
     Writes an image of the format that `path` ends with. Raises `UserError` where there is nothing to show.
     """
     if not bars:
-        raise UserError("There are no ratios to draw: benchmark with --against stock.")
+        raise UserError("There are no ratios to draw: nothing was measured beside stock.")
     bars = list(bars)[::-1]  # the first comes on top
     figure, axes = plt.subplots(figsize=(9, 1.4 + 0.5 * len(bars)), layout="constrained")
     places = range(len(bars))
