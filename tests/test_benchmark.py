@@ -79,6 +79,10 @@ class TestTableAndFigure:
             "| norm | | not measured: no GPU | | |",
         ]
 
+    def test_only_what_has_something_to_reach(self):
+        lines = [line for line in benchmark_table(ROWS) if not line.startswith("| AP: b")]
+        assert benchmark_table(ROWS, only_bars=True) == lines
+
     def test_files(self, tmp_path):
         for name, rows in (("b", ROWS[2:]), ("a", ROWS[:2])):
             (tmp_path / f"{name}.json").write_text(json.dumps({"rows": rows}))

@@ -4,8 +4,8 @@
 Fills what stands between `<!-- table: NAME -->` and `<!-- end table -->` in README.md, configs/README.md,
 docs/reproducing.md and docs/speed.md, and the lines `# Expected:` (where somebody reports a number) and
 `# Cost:` of every config but the toy ones. NAME is `configs`, `extra`, `summary`, `costs`, `sweep-costs`,
-`speed`, which is from results/bench, or `bf16`, from results/toy_bf16 and toy_study; GFLOPs, which the costs
-scale by, are in tests/golden/models.json.
+`speed` and `speed-bars`, which are from results/bench, or `bf16`, from results/toy_precision; GFLOPs, which
+the costs scale by, are in tests/golden/models.json.
 With --check it writes nothing, and ends with 1 where one is out of date.
 """
 
@@ -153,10 +153,10 @@ def read_length(config: str, opts: Sequence[str] = ()) -> float:
 
 def bf16_twins(seed: int) -> tuple[Path, Path]:
     """The folders of the toy study's shortest run in fp32 and in bf16."""
-    results = ROOT / "results"
+    results = ROOT / "results" / "toy_precision"
     return (
-        results / "toy_study" / f"scratch_study_SCHEDULE_1x_seed{seed}",
-        results / "toy_bf16" / f"seed{seed}",
+        results / f"fp32_seed{seed}",
+        results / f"bf16_seed{seed}",
     )
 
 
@@ -174,6 +174,7 @@ def fill(text: str, page: str, paper, lengths: dict[str, float]) -> str:
         "summary": lambda: summary_table(paper, configs),
         "costs": lambda: cost_table(paper, {c: lengths[c] for c in papers if not c.endswith("_tta.yaml")}),
         "sweep-costs": lambda: sweep_cost_table(paper),
+        "speed-bars": lambda: benchmark_table(read_benchmarks(ROOT / "results" / "bench"), only_bars=True),
         "speed": lambda: benchmark_table(read_benchmarks(ROOT / "results" / "bench")),
         "bf16": lambda: twin_table({seed: bf16_twins(seed) for seed in range(3)}),
     }

@@ -1,6 +1,6 @@
 """What the benchmarks found, as a table, and as the ratios of a figure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,11 @@ def read_benchmarks(folder: str | Path) -> list[dict[str, Any]]:
     return [row for path in sorted(Path(folder).glob("*.json")) for row in read_json(path)["rows"]]
 
 
-def benchmark_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table: one for each contestant of ours in each row."""
+def benchmark_table(rows: Sequence[dict[str, Any]], *, only_bars: bool = False) -> list[str]:
+    """Lines of a Markdown table: one for each contestant of ours in each row.
+
+    `only_bars`: those alone that have something to reach, and what was not measured.
+    """
     lines = list(_HEADER)
     for row in rows:
         if "not_measured" in row:
@@ -34,14 +37,14 @@ def benchmark_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         elif "values" in row:
             lines += _limit_lines(row)
         else:
-            lines += _speed_lines(row)
+            lines += _speed_lines(row, row["bars"] if only_bars else row["per_second"])
     return lines
 
 
-def _speed_lines(row: dict[str, Any]) -> list[str]:
+def _speed_lines(row: dict[str, Any], names: Iterable[str]) -> list[str]:
     stock = row["per_second"].get(_STOCK)
     ret = []
-    for name in row["per_second"]:
+    for name in names:
         if name != _STOCK:
             ratio = row["ratios"].get(name)
             cells = [f"{row['what']}: {name}", _rate(row, stock), _rate(row, row["per_second"][name])]

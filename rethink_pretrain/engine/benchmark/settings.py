@@ -16,7 +16,7 @@ class Settings:
     overlays: tuple[str, ...] = ("fast",)  # of the contestant "ours, fast"
     opts: tuple[str, ...] = ()  # of all contestants of the train part
     images_per_batch: int | None = None  # of the train part; by default 8 on the toy set, 1 at 800 px
-    toy_steps: int = 20
+    toy_steps: int = 15
     large_steps: int = 5
     train_budget: float = 40.0  # seconds of a config's steps, after which fewer have to do
     gpu_steps: int = 30
@@ -29,8 +29,8 @@ class Settings:
     encoded_images: int = 4  # of 100 masks
     mask_rois: int = 512
     mask_rounds: int = 7
-    layer_maps: int = 3  # sizes of map, of those that there are
-    layer_rounds: int = 3
+    layer_maps: int = 2  # sizes of map, of three
+    layer_rounds: int = 2
     json_images: int = 30_000
     json_rounds: int = 1
     startup_rounds: int = 2
@@ -45,6 +45,7 @@ class Settings:
             large_steps=11,
             eval_mask_images=self.eval_images,
             eval_rounds=3,
+            layer_maps=3,
             layer_rounds=9,
             startup_rounds=7,
             json_images=118_287,  # of train2017
