@@ -104,7 +104,7 @@ class TestTableAndFigure:
     def test_figure(self, tmp_path):
         plot_ratios(ratio_bars(ROWS), tmp_path / "ratios.png", "made")
         assert (tmp_path / "ratios.png").stat().st_size > 10_000
-        with pytest.raises(UserError, match="--against stock"):
+        with pytest.raises(UserError, match="nothing was measured beside stock"):
             plot_ratios([], tmp_path / "none.png")
 
 
