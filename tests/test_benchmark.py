@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import re
 import subprocess
 import sys
 
@@ -278,6 +279,10 @@ class TestTool:
         assert done.returncode == 0, done.stderr
         assert "| mask targets, 64 RoIs: ours |" in done.stdout
         assert json.loads(json_file.read_text())["machine"]["cores"] >= 1 and figure.exists()
+
+    def test_the_parts_are_those_of_the_engine(self):
+        (names,) = re.findall(r"\{(.*?),all\}", run_tool("benchmark.py", "--help").stdout)[:1]
+        assert set(names.split(",")) == set(PARTS)
 
     def test_a_figure_needs_stock(self):
         done = run_tool("benchmark.py", "masks", "--figure", "x.png")
