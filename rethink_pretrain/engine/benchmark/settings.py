@@ -16,7 +16,7 @@ class Settings:
     overlays: tuple[str, ...] = ("fast",)  # of the contestant "ours, fast"
     opts: tuple[str, ...] = ()  # of all contestants of the train part
     images_per_batch: int | None = None  # of the train part; by default 8 on the toy set, 1 at 800 px
-    toy_steps: int = 15
+    toy_steps: int = 10
     large_steps: int = 5
     train_budget: float = 40.0  # seconds of a config's steps, after which fewer have to do
     gpu_steps: int = 30
@@ -29,11 +29,11 @@ class Settings:
     encoded_images: int = 4  # of 100 masks
     mask_rois: int = 512
     mask_rounds: int = 7
-    layer_maps: int = 2  # sizes of map, of three
+    layer_maps: int = 1  # sizes of map, of three
     layer_rounds: int = 2
-    json_images: int = 30_000
+    json_images: int = 20_000
     json_rounds: int = 1
-    startup_rounds: int = 2
+    startup_rounds: int = 1
     memory_iterations: int = 2000
     memory_workers: int = 4
 
