@@ -58,8 +58,7 @@ def run(datasets, save):
 def test_the_precision_of_training(datasets, run, precision):
     predictor = Predictor(load_config(run / "config.yaml", opts=["RETHINK.SPEED.PRECISION", precision]), run)
     seen = []
-    hook = lambda *_: seen.append(torch.is_autocast_enabled("cpu"))  # noqa: E731
-    predictor._model.register_forward_pre_hook(hook)
+    predictor._model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
     predictor(next((datasets / "toy" / "val").iterdir()), 1)
     assert seen == [precision == "bf16"]
 

@@ -176,9 +176,6 @@ class RethinkCOCOEvaluator(COCOEvaluator):
 
     def _run_hotcoco(self, results: list[dict], task: str, img_ids: list[int] | None) -> Any | None:
         """None where it fails, or finds other numbers than faster-coco-eval on a sample of the images."""
-        params = self._prepare([], task, img_ids).params
-        if task == "keypoints":
-            _check_num_keypoints(results, len(params.kpt_oks_sigmas))
         found = {result["image_id"] for result in results}
         # Images without results are all alike: a sample of them would prove nothing.
         chosen = sample(
@@ -186,6 +183,9 @@ class RethinkCOCOEvaluator(COCOEvaluator):
         )
         if not chosen:
             return None
+        params = self._prepare([], task, img_ids).params
+        if task == "keypoints":
+            _check_num_keypoints(results, len(params.kpt_oks_sigmas))
         wanted = set(chosen)
         sampled = [result for result in results if result["image_id"] in wanted]
         expected = self._prepare(sampled, task, chosen)

@@ -1,5 +1,6 @@
 """What FAST_ROI_ALIGN and FAST_CONV gain on a CPU: forward and backward beside torchvision's and torch's."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -32,9 +33,9 @@ def _measure_roi_align(settings: Settings) -> dict[str, Any]:
     start = torch.rand(_BOXES, 2, generator=generator) * torch.tensor([4.0 * columns - 112, 4.0 * rows - 112])
     size = 8 + 104 * torch.rand(_BOXES, 2, generator=generator)
     boxes = torch.cat([torch.zeros(_BOXES, 1), start, start + size], dim=1)
-    modules = {name: nn.Sequential(ROIAlign((7, 7), 0.25, 0, aligned=True)) for name in _names(settings)}
+    modules = {name: ROIAlign((7, 7), 0.25, 0, aligned=True) for name in _names(settings)}
     use_fast_roi_align(modules["ours"])
-    contestants = {name: _passes(lambda x, m=module[0]: m(x, boxes), x) for name, module in modules.items()}
+    contestants = {name: _passes(lambda x, m=module: m(x, boxes), x) for name, module in modules.items()}
     return _row(f"RoIAlign, {_BOXES} boxes, {_CHANNELS}x{rows}x{columns}", contestants, settings)
 
 
@@ -42,8 +43,7 @@ def _measure_conv(settings: Settings, side: int, size: tuple[int, int]) -> dict[
     torch.manual_seed(0)
     x = torch.randn(1, _CHANNELS, *size)
     plain = nn.Conv2d(_CHANNELS, _CHANNELS, side, padding=side // 2)
-    fast = nn.Sequential(nn.Conv2d(_CHANNELS, _CHANNELS, side, padding=side // 2))
-    fast[0].load_state_dict(plain.state_dict())
+    fast = copy.deepcopy(plain)
     use_fast_convolutions(fast)
     modules = {STOCK: plain, "ours": fast}
     contestants = {name: _passes(modules[name], x, *modules[name].parameters()) for name in _names(settings)}
